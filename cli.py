@@ -23,10 +23,10 @@ from shell import Parser, run  # noqa: E402
 from source_tree import VERSION  # noqa: E402
 
 PROG = "visionloop"
-EPILOG = """`visionloop COMMAND --help` has more. models, tokens, audit, backup, restore and prune
-work on the folders VISIONLOOP_HOME and BENTOML_HOME of this machine, with and without a server.
-training, datasets and jobs ask the server at --url or VISIONLOOP_URL (http://127.0.0.1:3000), with
-the token in VISIONLOOP_ADMIN_TOKEN or VISIONLOOP_TOKEN."""
+EPILOG = """`visionloop COMMAND --help` has more. models, engines, tokens, audit, backup,
+restore and prune work on the folders VISIONLOOP_HOME and BENTOML_HOME of this machine, with and
+without a server. training, datasets and jobs ask the server at --url or VISIONLOOP_URL
+(http://127.0.0.1:3000), with the token in VISIONLOOP_ADMIN_TOKEN or VISIONLOOP_TOKEN."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class Command:
 
 COMMANDS = {
     "models": Command("list, import, fetch, promote, export, delete", "models_store.__main__"),
+    "engines": Command("which engine serves a model, and why; try them again", "engines.__main__"),
     "training": Command("start trainings and watch them", "training.__main__"),
     "datasets": Command("list, upload, check, export, delete", "commands.datasets"),
     "jobs": Command("list, show, watch, cancel and delete jobs of every kind", "commands.jobs"),

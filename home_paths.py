@@ -72,7 +72,7 @@ class HomePaths:
 
     @property
     def engines(self) -> Path:
-        """TensorRT engines built for this GPU."""
+        """Engines made for this machine: files of TensorRT; NAME/VERSION/MACHINE of a CPU."""
         return self.root / "engines"
 
     @property

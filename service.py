@@ -54,6 +54,7 @@ class Trainer:
     @bentoml.on_startup
     async def open(self) -> None:
         # Late, as in the gateway below: every process of the service imports this file.
+        from engines.due_trials import DueTrials
         from jobs.dispatcher import dispatcher_of
         from serving.shutdown import on_shutdown_signal
         from serving.telemetry import EPOCH, WEBHOOKS
@@ -64,11 +65,14 @@ class Trainer:
             lambda outcome: WEBHOOKS.labels(outcome).inc(),
         )
         self.dispatcher.start()
+        self.trials = DueTrials(settings, self.dispatcher.wake)
+        self.trials.start()
         on_shutdown_signal(self.dispatcher.begin_shutdown)
         lifecycle.finish_startup(settings)
 
     @bentoml.on_shutdown
     async def close(self) -> None:
+        await self.trials.stop()
         await self.dispatcher.stop()
 
     @bentoml.task

@@ -37,7 +37,7 @@ Figure = Literal[
     "mask_mAP50", "mask_mAP50_95", "pose_mAP50", "pose_mAP50_95",
 ]  # fmt: skip
 
-Engine = Literal["auto", "onnxruntime", "openvino", "torch", "tensorrt"]
+Engine = Literal["auto", "onnxruntime", "openvino", "int8", "torch", "tensorrt"]
 
 PREFIX = "VISIONLOOP_"
 SHORTEST_SECRET = 16  # characters
@@ -190,9 +190,17 @@ class Settings(BaseSettings):
     )
     engine: Engine = Field(
         "auto",
-        description="Engine that runs the models: `auto`: ONNX Runtime on a CPU, the fastest that "
-        "works on a GPU. Any other value forces one, and a model that it cannot serve gets 503; "
-        "`onnxruntime` and `openvino` run on the CPU, `torch` and `tensorrt` on a GPU",
+        description="Engine that runs the models: `auto`: the fastest that was measured and is "
+        "exact enough. Any other value forces one, and a model that it cannot serve gets 503; "
+        "`onnxruntime`, `openvino` and `int8` (OpenVINO) run on the CPU, `torch` and `tensorrt` on "
+        "a GPU",
+    )
+    int8_max_drop: float = Field(
+        0.5,
+        ge=0,
+        le=100,
+        description="Largest loss of mAP50-95, or of a classifier's accuracy, in points of 100, "
+        "with which int8 serves. No class may lose more than `gate_max_class_drop` either",
     )
     queue_length: int = Field(
         128,

@@ -47,9 +47,15 @@ def work(job: WorkerJob, row: Job, registry: Registry) -> dict[str, Any]:
 
         run_export(ExportRecipe.model_validate(row.recipe), job, registry)
         return {}
+    if row.kind == "engine":
+        from engines.trial_job import run_trial
+        from engines.trial_submission import TrialRecipe
+
+        run_trial(TrialRecipe.model_validate(row.recipe), job, registry)
+        return {}
     raise VisionLoopError(
         f"Jobs of kind {row.kind!r} cannot be run. Known kinds: training, evaluation, annotation, "
-        "fetch and export."
+        "fetch, export and engine."
     )
 
 

@@ -21,6 +21,7 @@ from pydantic_core import PydanticCustomError
 import errors as kinds
 from api.request_text import PLAIN_TEXT, UNKNOWN, plain_text
 from field_names import Unknown, UnknownField, notes_on
+from inference.cpu.engine_choice import EngineChoice
 
 Unit = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
@@ -135,6 +136,22 @@ class Model(_Wire):
         "the stride, or to a square, if a version before exported it and it is not made again yet; "
         "null: it is not loaded, or a classifier",
     )
+
+
+class ModelDetails(Model):
+    """A version of a model, and which engine serves it on this machine's CPU."""
+
+    engines: EngineChoice | None = Field(
+        None,
+        description="the engines that were tried here, and the choice; null: they were not, or "
+        "for another CPU or other versions of the programs",
+    )
+
+
+class EnginesTried(_Wire):
+    job_id: str = Field(description="the job that tries the engines")
+    model_id: str
+    status: Literal["queued", "running"]
 
 
 class ModelList(_Wire):

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 from engines.options import Format
 from errors import Conflict
-from inference.device import cuda_devices
+from inference.device import cuda_devices, installed
 from settings import Settings
 
 
@@ -16,14 +14,14 @@ def check_available(wanted: Format, settings: Settings) -> None:
     Raises:
         Conflict: A package or a GPU is missing; the message says what to do.
     """
-    if wanted == "openvino" and not _installed("openvino"):
+    if wanted == "openvino" and not installed("openvino"):
         raise Conflict(
             "OpenVINO is not installed on this server. Install it with `pip install openvino`, or "
             "choose onnx, which OpenVINO reads too."
         )
     if wanted != "engine":
         return
-    if not _installed("tensorrt"):
+    if not installed("tensorrt"):
         raise Conflict(
             "TensorRT is not installed on this server. Install requirements-tensorrt.txt on a "
             "machine with an NVIDIA GPU, or choose onnx and build the engine where it is to run."
@@ -33,7 +31,3 @@ def check_available(wanted: Format, settings: Settings) -> None:
             "An engine is built on the GPU that runs it, and this server has none (or "
             "VISIONLOOP_DEVICE is cpu). Choose onnx and build the engine where it is to run."
         )
-
-
-def _installed(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None

@@ -11,7 +11,7 @@ import yaml
 
 from engines.options import SUFFIXES, ExportOptions
 from engines.parity import Run
-from inference._openvino import openvino
+from inference.cpu._openvino import openvino
 from models_store.description import ModelDescription
 
 

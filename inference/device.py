@@ -18,10 +18,11 @@ GPU_BATCH = 32
 GPU_SLOTS = 3  # batches in flight: one being decoded, one on the device, one being drawn
 CPU_BATCH = 2
 
-CPU_ENGINES = ("onnxruntime", "openvino")
+CPU_ENGINES = ("onnxruntime", "openvino", "int8")
 CUDA_ENGINES = ("torch", "tensorrt")
 PACKAGES = {
     "openvino": ("openvino", "Install it: pip install openvino. Or use 'auto'."),
+    "int8": ("openvino", "Install it: pip install openvino. Or use 'auto'."),
     "tensorrt": ("tensorrt", "Install it: requirements-tensorrt.txt. Or use 'auto'."),
 }
 """Forced engine → its package, if the service runs without it, and what to do."""
@@ -67,10 +68,15 @@ def check_engine(settings: Settings) -> None:
         RuntimeError: It is not; the message says how to install it.
     """
     package, remedy = PACKAGES.get(settings.engine, ("", ""))
-    if package and importlib.util.find_spec(package) is None:
+    if package and not installed(package):
         raise RuntimeError(
             f"VISIONLOOP_ENGINE is '{settings.engine}', but {package} is not installed. {remedy}"
         )
+
+
+def installed(package: str) -> bool:
+    """Whether a package can be imported; it is not."""
+    return importlib.util.find_spec(package) is not None
 
 
 def limits(settings: Settings, gpus: int | None = None) -> Limits:

@@ -15,6 +15,13 @@ from numpy.typing import NDArray
 from errors import EngineUnavailable
 from inference import engine_files
 from inference.cancellation import Halt
+from inference.cpu.engine_choice import (
+    INT8_FILE,
+    StoredChoice,
+    choice_folder,
+    damaged_file,
+    read_choice,
+)
 from inference.device import device, limits
 from inference.images import Pixels
 from inference.onnx_engine import OnnxEngine
@@ -89,9 +96,11 @@ def run_each(engine: Engine, prepared: Sequence[Pixels], wide: bool = False) -> 
 def load_engine(folder: Path, settings: Settings) -> tuple[Engine, ModelDescription]:
     """The engine that serves the model in `folder` on this machine.
 
-    On a CPU that is ONNX Runtime. On a GPU it is TensorRT if installed, else PyTorch, in half
-    precision if that agrees with the fp32 ONNX on the CPU, else in single precision. A damaged ONNX
-    file is first rebuilt from the weights. `settings.engine` forces one of them.
+    On a CPU that is the one that was chosen by measurement (`engine_choice`), and ONNX Runtime
+    where nothing was measured, or the chosen one cannot be loaded. On a GPU it is TensorRT if
+    installed, else PyTorch, in half precision if that agrees with the fp32 ONNX on the CPU, else in
+    single precision. A damaged ONNX file is first rebuilt from the weights. `settings.engine`
+    forces one of them.
 
     Raises:
         ModelDamaged: It is damaged and cannot be rebuilt.
@@ -101,9 +110,7 @@ def load_engine(folder: Path, settings: Settings) -> tuple[Engine, ModelDescript
     description = engine_files.load_description(folder)
     reference = _reference(folder, description, settings)
     if device(settings) == "cpu":
-        if settings.engine == "openvino":
-            return _openvino(folder, description, settings, reference), description
-        return reference, description
+        return _cpu_engine(folder, description, settings, reference), description
     refusals = []
     for name, make in _cuda_engines(folder, description, settings):
         try:
@@ -143,15 +150,63 @@ def unavailable(folder: Path, settings: Settings, why: str) -> EngineUnavailable
     )
 
 
+def _cpu_engine(
+    folder: Path, description: ModelDescription, settings: Settings, reference: Engine
+) -> Engine:
+    choice = read_choice(folder, settings)
+    if settings.engine == "int8":
+        return _int8(folder, description, settings, choice)
+    if settings.engine == "openvino":
+        return _openvino(folder, description, settings, reference)
+    if settings.engine != "auto" or choice is None or choice.engine == "onnxruntime":
+        return reference
+    wanted = "int8" if choice.engine == "int8" else "openvino"
+    forced = settings.model_copy(update={"engine": wanted})
+    try:
+        return _cpu_engine(folder, description, forced, reference)
+    except EngineUnavailable as error:
+        reason = error.message
+    except Exception as error:  # OpenVINO is missing, or cannot run the network on this machine
+        reason = str(error).strip() or type(error).__name__
+    name = f"{folder.parent.name}:{folder.name}"
+    log.warning("%s: %s was chosen and cannot serve; ONNX Runtime does. %s", name, wanted, reason)
+    return reference
+
+
 def _openvino(
     folder: Path, description: ModelDescription, settings: Settings, reference: Engine
 ) -> Engine:
-    from inference.openvino_engine import FP32, OpenVinoEngine  # imported only where it serves
+    from inference.cpu.openvino_engine import FP32, OpenVinoEngine  # imported only where it serves
 
     engine = OpenVinoEngine(folder / ONNX_FILE, FP32, description, settings)
     if (reason := fp32_disagreement(engine, reference, description)) is not None:
         raise unavailable(folder, settings, reason)
     return engine
+
+
+def _int8(
+    folder: Path,
+    description: ModelDescription,
+    settings: Settings,
+    choice: StoredChoice | None,
+) -> Engine:
+    trial = None if choice is None else choice.trial("int8")
+    name = f"{folder.parent.name}:{folder.name}"
+    if choice is None or trial is None:
+        why = (
+            f"its engines were not tried on this machine yet; start it with "
+            f"POST /models/{name}/engines or visionloop engines {name} --measure"
+        )
+        raise unavailable(folder, settings, why)
+    if not trial.usable:
+        raise unavailable(folder, settings, trial.note.rstrip("."))
+    files = choice_folder(folder, settings)
+    if (damaged := damaged_file(choice, files)) is not None:
+        why = f"{damaged} is damaged; make it again: POST /models/{name}/engines"
+        raise unavailable(folder, settings, why)
+    from inference.cpu.openvino_engine import INT8, OpenVinoEngine
+
+    return OpenVinoEngine(files / INT8_FILE, INT8, description, settings)
 
 
 def _reference(folder: Path, description: ModelDescription, settings: Settings) -> OnnxEngine:

@@ -26,6 +26,7 @@ from errors import ModelDamaged, ModelNotFound, VisionLoopError, our_fault
 from inference import tiles
 from inference.agreement import Comparison, measure_agreement
 from inference.cancellation import Halt, Halted
+from inference.cpu.engine_choice import choice_state
 from inference.device import cpu_sessions, device, limits
 from inference.engine import Engine, load_engine, run_each
 from inference.engine_files import is_outdated, signature
@@ -56,6 +57,8 @@ class Model:
     folder: Path
     description: ModelDescription
     engine: Engine
+    choice: object = None
+    """State of the choice of its engine when it was loaded."""
 
     def is_deleted(self) -> bool:
         """Whether the model was deleted: one stat of a file, so every runner sees it at once."""
@@ -120,6 +123,7 @@ class ModelRuntime:
         self._many_tiles = asyncio.Lock()  # their parts keep all threads busy
         self._unused: dict[str, float] = {}  # by tag: monotonic time until which it is kept
         self._replacing: dict[str, asyncio.Task[None]] = {}  # by tag, until they serve or for good
+        self._chooses = self._device == "cpu" and settings.engine == "auto"
         self._busy = 0  # number of tasks in the pool, waiting or running
         self._busy_lock = threading.Lock()
 
@@ -200,7 +204,7 @@ class ModelRuntime:
         await asyncio.get_running_loop().run_in_executor(self._loader, _rehearse, model)
 
     def replace_renewed(self) -> None:
-        """Begin to load the engines that were made again since their models were loaded.
+        """Begin to load the engines that were made again or chosen since their models were loaded.
 
         Until they are loaded, the old ones serve.
         """
@@ -290,8 +294,11 @@ class ModelRuntime:
             del self._models[tag]
 
     def _replace_if_renewed(self, tag: str, model: Model) -> None:
-        if tag not in self._replacing and model.is_renewed():
+        if tag not in self._replacing and (model.is_renewed() or self._is_chosen_anew(model)):
             self._replacing[tag] = asyncio.create_task(self._replace(tag))
+
+    def _is_chosen_anew(self, model: Model) -> bool:
+        return self._chooses and model.choice != choice_state(model.folder, self._settings)
 
     async def _replace(self, tag: str) -> None:
         """Load a model anew beside the loaded one, and put it in its place."""
@@ -312,6 +319,7 @@ class ModelRuntime:
             start = time.perf_counter()
             folder = self._locate(tag)
             found = signature(folder)
+            choice = choice_state(folder, self._settings) if self._chooses else None
             if (failed := self._damaged.get(tag)) is not None and failed[0] == found:
                 raise ModelDamaged(failed[1])  # to find that out again would take seconds
             try:
@@ -323,7 +331,7 @@ class ModelRuntime:
             self._damaged.pop(tag, None)
             seconds = time.perf_counter() - start
             log.info("Loaded %s on %s in %.1f s", tag, engine.backend, seconds)
-            return Model(folder, description, engine)
+            return Model(folder, description, engine, choice)
 
         loop = asyncio.get_running_loop()
         model = await loop.run_in_executor(self._loader, load)

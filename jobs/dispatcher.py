@@ -14,7 +14,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -41,7 +41,7 @@ from jobs.processes import (
     out_of_memory_kills,
     started_at,
 )
-from jobs.store import FINAL, LIGHT, Job, JobStore
+from jobs.store import FINAL, IDLE, LIGHT, Job, JobStore
 from jobs.webhooks.deliveries import DeliveryStore
 from jobs.webhooks.sender import WebhookSender
 from models_store.registry import Registry
@@ -149,6 +149,7 @@ class Running:
         heard_at: Time of the last change of the heartbeat (monotonic seconds).
         stalled: The reason given if the dispatcher ends this worker because it hangs; otherwise
             empty.
+        yielding: Whether the dispatcher ends this worker because another job waits.
         ending: The task that ends the worker.
         watch: The task that waits for the worker's end.
     """
@@ -163,6 +164,7 @@ class Running:
     heartbeat: object = None
     heard_at: float = field(default_factory=time.monotonic)
     stalled: str = ""
+    yielding: bool = False
     ending: asyncio.Task[None] | None = None
     watch: asyncio.Task[None] | None = field(default=None, repr=False)
 
@@ -322,18 +324,34 @@ class Dispatcher:
                 self._end(running)
             self._end_if_stalled(running, job)
             self._observe(running, job)
-        light = sum(running.job.kind in LIGHT for running in self._running.values())
-        heavy = len(self._running) - light
-        await self._fill(1 - light, light=True)
-        await self._fill(self.slots - heavy, light=False)
+        await self._fill(1 - self._count(LIGHT), LIGHT)
+        heavy = len(self._running) - self._count(LIGHT) - self._count(IDLE)
+        await self._fill(self.slots - heavy)
+        await self._fill_idle()
 
-    async def _fill(self, free: int, *, light: bool) -> None:
-        """Start the next jobs, of a light kind or of another, in their free slots."""
+    def _count(self, kinds: Collection[str]) -> int:
+        return sum(running.job.kind in kinds for running in self._running.values())
+
+    async def _fill(self, free: int, kinds: Collection[str] | None = None) -> None:
+        """Start the next jobs of some kinds in their free slots, as `JobStore.queued` has them."""
         if free <= 0 or self._shutdown.is_set():
             return
-        for job in await asyncio.to_thread(partial(self.store.queued, self.slots, light=light)):
+        for job in await asyncio.to_thread(self.store.queued, self.slots, kinds):
             if job.id not in self._running and free > 0 and not self._shutdown.is_set():
                 free -= self._launch(job)
+
+    async def _fill_idle(self) -> None:
+        """Run one job of an idle kind while no other job waits or runs; else end it for now."""
+        others = len(self._running) > self._count(IDLE)
+        for kinds in (LIGHT, None):
+            others = others or bool(await asyncio.to_thread(self.store.queued, 1, kinds))
+        if not others:
+            await self._fill(1 - self._count(IDLE), IDLE)
+            return
+        for running in self._running.values():
+            if running.job.kind in IDLE and running.ending is None:
+                running.yielding = True
+                self._end(running)
 
     # --- one worker
 
@@ -437,10 +455,15 @@ class Dispatcher:
                 await asyncio.sleep(REAP)
             await asyncio.to_thread(self._clear, running)
             reason = running.stalled or death(code, self._machine.memory_kills() > running.kills)
-            shutdown = self._shutdown.is_set()
-            await self._retry(
-                lambda: self._finalizer.finalize(job_id, reason, code=code, shutdown=shutdown)
+            finalize = partial(
+                self._finalizer.finalize,
+                job_id,
+                reason,
+                code=code,
+                shutdown=self._shutdown.is_set(),
+                yielded=running.yielding,
             )
+            await self._retry(finalize)
             with contextlib.suppress(*FAILURES, JobNotFound):
                 job = await asyncio.to_thread(self.store.get, job_id)
                 self._observe(running, job)

@@ -62,7 +62,13 @@ class JobFinalizer:
         self.finalize(job_id, KILLED)
 
     def finalize(
-        self, job_id: str, reason: str, *, code: int | None = None, shutdown: bool = False
+        self,
+        job_id: str,
+        reason: str,
+        *,
+        code: int | None = None,
+        shutdown: bool = False,
+        yielded: bool = False,
     ) -> None:
         """End a job, or requeue it.
 
@@ -71,6 +77,7 @@ class JobFinalizer:
             reason: A sentence on how its process ended.
             code: The exit code; None if no dispatcher observed it.
             shutdown: Whether the service is stopping.
+            yielded: Whether its process was ended because another job waits.
         """
         writer = LogWriter(self.store.log(job_id))
         job = self.store.get(job_id)
@@ -95,6 +102,9 @@ class JobFinalizer:
             writer.say(
                 f"The service is stopping. The job resumes {where} when the service starts again."
             )
+            self.store.requeue(job_id, crashed=False)
+        elif yielded:
+            writer.say(f"Another job is to run. This one resumes {place(job, model_id)} after it.")
             self.store.requeue(job_id, crashed=False)
         elif self._is_given_up(job, code):
             attempts = job.crashes + 1

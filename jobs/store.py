@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -42,10 +42,11 @@ from jobs.webhooks.deliveries import enqueue
 from request_id import REQUEST_ID
 from short_ids import RULE, SHORTEST, only_match
 
-Kind = Literal["training", "evaluation", "export", "annotation", "fetch"]
+Kind = Literal["training", "evaluation", "export", "annotation", "fetch", "engine"]
 
-KINDS: tuple[Kind, ...] = ("training", "evaluation", "export", "annotation", "fetch")
+KINDS: tuple[Kind, ...] = ("training", "evaluation", "export", "annotation", "fetch", "engine")
 LIGHT: tuple[Kind, ...] = ("fetch",)  # kinds that run beside the jobs of the slots, one at a time
+IDLE: tuple[Kind, ...] = ("engine",)  # kinds that run while no other job waits or runs
 LIVE: tuple[Status, ...] = ("running", "stopping")  # statuses of jobs that have or had a process
 
 JOB_ID = re.compile(r"[0-9a-f]{32}")
@@ -210,9 +211,12 @@ class JobStore:
                 query = query.where(Job.number < _row(session, before).number)
             return list(session.scalars(query))
 
-    def queued(self, limit: int, *, light: bool = False) -> tuple[Job, ...]:
-        """The next jobs of the queue, in the order of submission: light ones, or the others."""
-        kind = Job.kind.in_(LIGHT) if light else Job.kind.not_in(LIGHT)
+    def queued(self, limit: int, kinds: Collection[str] | None = None) -> tuple[Job, ...]:
+        """The next jobs of these kinds in the queue, in the order of submission.
+
+        None: all kinds that need one of the slots, among them those that are not known.
+        """
+        kind = Job.kind.not_in((*LIGHT, *IDLE)) if kinds is None else Job.kind.in_(kinds)
         query = select(Job).where(Job.status == "queued", kind).order_by(Job.number).limit(limit)
         with self.database.read() as session:
             return tuple(session.scalars(query))

@@ -94,17 +94,19 @@ def present(store: ModelStore, database: Database) -> set[str]:
     return found | {f"{path.parent.name}:{path.name}" for path in folders}
 
 
-def delete_stray_exports(store: ModelStore, database: Database) -> list[str]:
-    """Delete the exports of versions that are gone; returns a sentence for each version.
+def delete_stray_files(store: ModelStore, database: Database) -> list[str]:
+    """Delete exports and engines of versions that are gone; returns a sentence for each version.
 
     One is left if its version was deleted while it was made.
     """
     known, done = present(store, database), []
-    for folder in database.settings.paths.exports.glob("*/*"):
-        model_id = f"{folder.parent.name}:{folder.name}"
-        if model_id not in known:
-            shutil.rmtree(folder, ignore_errors=True)
-            done.append(f"Removed the exports of {model_id}, which does not exist.")
+    paths = database.settings.paths
+    for what, root in (("exports", paths.exports), ("engines", paths.engines)):
+        for folder in root.glob("*/*/"):
+            model_id = f"{folder.parent.name}:{folder.name}"
+            if model_id not in known:
+                shutil.rmtree(folder, ignore_errors=True)
+                done.append(f"Removed the {what} of {model_id}, which does not exist.")
     return done
 
 

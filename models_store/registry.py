@@ -36,7 +36,7 @@ from models_store.decision_log import (
 from models_store.description import DESCRIPTION_FILE, ModelDescription
 from models_store.maintenance import (
     as_row,
-    delete_stray_exports,
+    delete_stray_files,
     reindex,
     set_promoted,
     sweep,
@@ -346,7 +346,8 @@ class Registry:
                 with _repaired_later():
                     self.store.write_promoted(found.name, None)
             self.store.remove(found.name, found.version)
-        shutil.rmtree(self.settings.paths.exports / found.name / found.version, ignore_errors=True)
+        for made in (self.settings.paths.exports, self.settings.paths.engines):
+            shutil.rmtree(made / found.name / found.version, ignore_errors=True)
         self.refresh()
         return found
 
@@ -355,7 +356,7 @@ class Registry:
         delete_abandoned(self.settings.home)
         with self.store.lock():
             done = sweep(self.store, self.database)
-            return done + delete_stray_exports(self.store, self.database)
+            return done + delete_stray_files(self.store, self.database)
 
     def reindex(self) -> Sentences:
         """Make the rows agree with the store's folders. Returns a sentence for each change."""

@@ -22,6 +22,7 @@ CLOSE_UPS = 10  # images of each class in val, for `classify`
 # Number of train images: scenes, or close-ups of each class. They exist only because a dataset must
 # have a train split.
 TRAIN = 2
+CALIBRATION = 100  # scenes that int8 is calibrated on, or close-ups of all classes together
 FORMAT = 1  # increment it when the drawing code changes
 
 
@@ -46,6 +47,24 @@ def drawn_set(task: Task, settings: Settings, progress: Callable[[int, int], Non
             if not folder.exists():  # another process may have drawn it meanwhile
                 raise
     return folder if task == "classify" else folder / "data.yaml"
+
+
+def calibration_images(
+    task: Task, folder: Path, progress: Callable[[int, int], None]
+) -> list[Path]:
+    """Draw images like those that the starters were trained on into an empty folder.
+
+    They are neither of the trainings nor of `drawn_set`.
+    """
+
+    def told(done: int) -> None:
+        progress(done, CALIBRATION)
+
+    write, size = (
+        (write_classification_set, 96) if task == "classify" else (write_detection_set, 640)
+    )
+    write(folder, CALIBRATION, SEED + 1, size, lambda i: False, told)
+    return sorted(folder.rglob("*.jpg"))
 
 
 def _draw(task: Task, folder: Path, progress: Callable[[int, int], None]) -> None:

@@ -22,6 +22,7 @@ from engines.store import ExportStore, read_record
 from errors import Conflict, NotFound, VisionLoopError
 from evaluation.store import EvaluationStore
 from files import PARTIAL, delete_if_abandoned, is_abandoned, temporary_folders
+from inference.cpu.engine_choice import choice_folder
 from jobs.store import FINAL, Job, JobStore
 from models_store.decision_log import COMMAND, DecisionReason
 from models_store.registry import Registry
@@ -133,6 +134,7 @@ def plan(
     finders: dict[Kind, Callable[[], Iterator[Item | Kept]]] = {
         "models": lambda: _models(stores, limits, why),
         "exports": lambda: _exports(stores.registry.settings.paths.exports, limits),
+        "engines": lambda: _engines(stores.registry, limits),
         "jobs": lambda: _jobs(stores.jobs, limits),
         "kept": lambda: _kept(stores.kept, limits),
         "uploads": lambda: _uploads(stores, limits),
@@ -238,7 +240,12 @@ def _model(stores: Stores, model: ModelVersion, limits: Limits, why: DecisionRea
     return Item(
         "models",
         model.id,
-        freed_by(model.path, ExportStore(stores.registry.settings).folder(model), *evaluations)
+        freed_by(
+            model.path,
+            ExportStore(stores.registry.settings).folder(model),
+            choice_folder(model.path, stores.registry.settings).parent,
+            *evaluations,
+        )
         + images,
         f"of {model.created_at[:10]}; {limits.keep} newer ones stay",
         remove,
@@ -265,6 +272,26 @@ def _exports(folder: Path, limits: Limits) -> Iterator[Item]:
                 f"{what}, of {made:%Y-%m-%d}",
                 _call(shutil.rmtree, export),
             )
+
+
+def _engines(registry: Registry, limits: Limits) -> Iterator[Item]:
+    """Choices of engines that do not hold on this machine; those that hold stay."""
+    before = datetime.now(UTC) - limits.older_than
+    for model in registry.list():
+        present = choice_folder(model.path, registry.settings)
+        for folder in sorted(present.parent.glob("*/")):
+            try:
+                made = datetime.fromtimestamp(folder.stat().st_mtime, UTC)
+            except FileNotFoundError:  # deleted meanwhile
+                continue
+            if folder != present and made <= before:
+                yield Item(
+                    "engines",
+                    f"{model.id}/{folder.name}",
+                    freed_by(folder),
+                    f"for another machine, of {made:%Y-%m-%d}",
+                    _call(shutil.rmtree, folder),
+                )
 
 
 def _jobs(jobs: JobStore, limits: Limits) -> Iterator[Item | Kept]:

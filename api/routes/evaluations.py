@@ -21,6 +21,7 @@ from errors import NotFound
 from evaluation.html_report import page
 from evaluation.lookup import EvaluationQuery, find_evaluation, read_report
 from evaluation.store import PLOTS, WORST, EvaluationRow
+from inference.cpu.engine_choice import read_choice
 from serving.gateway import Gateway
 from short_ids import RULE
 
@@ -104,9 +105,18 @@ Choice = Annotated[Wanted, Query()]
 
 @router.get("/{model_id}/report", response_model=None, responses=errors(404) | REPORTED)
 async def report(model_id: str, gateway: GatewayDep, wanted: Choice) -> Any:
-    """An evaluation's report: metrics, classes, confusion matrix, curves, worst images."""
-    row, found = await asyncio.to_thread(_read, gateway, model_id, wanted)
-    return JSON({"evaluation": row.id} | found)
+    """An evaluation's report: metrics, classes, confusion matrix, curves, worst images.
+
+    `engine` is the one that it was measured with. `engines` is the choice of the engine that serves
+    the model on this machine, with int8's metrics, as `GET /models/{model_id}` has it.
+    """
+
+    def read() -> dict[str, Any]:
+        row, found = _read(gateway, model_id, wanted)
+        choice = read_choice(gateway.registry.get(row.model_id).path, gateway.settings)
+        return {"evaluation": row.id} | found | {"engines": choice and choice.to_json()}
+
+    return JSON(await asyncio.to_thread(read))
 
 
 @router.get("/{model_id}/report.html", response_class=HTMLResponse, responses=errors(404))

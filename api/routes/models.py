@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
 
 from api import schemas
-from api.dependencies import GatewayDep
+from api.dependencies import GatewayDep, evaluation_stores
 from api.groups import MODELS
-from api.middleware.auth import require_admin, require_use
+from api.job_control import notify_trainer
+from api.middleware.auth import require_admin, require_train, require_use
 from api.middleware.request_state import caller, changed
 from api.requests import json_body
 from api.schemas import errors
+from engines.trial_submission import submit_trial
+from inference.cpu.engine_choice import read_choice
+from jobs.control import status_of
 from models_store.decision_log import DecisionReason
 from models_store.versions import ModelVersion
 from serving.gateway import Gateway
@@ -54,11 +59,33 @@ async def activate_model(request: Request, gateway: GatewayDep) -> Any:
     return {"message": f"'{model.id}' is active.", "active_model": shown}
 
 
-@router.get("/models/{model_id}", response_model=schemas.Model, responses=errors(404))
+@router.get("/models/{model_id}", response_model=schemas.ModelDetails, responses=errors(404))
 async def get_model(model_id: str, gateway: GatewayDep) -> Any:
     """One version: `name:version`, or for a name its promoted version, or else its newest."""
-    [model] = await _shown(gateway, gateway.registry.get(model_id))
-    return model
+    model = gateway.registry.get(model_id)
+    [shown] = await _shown(gateway, model)
+    choice = await asyncio.to_thread(read_choice, model.path, gateway.settings)
+    return shown | {"engines": choice and choice.to_json()}
+
+
+@router.post(
+    "/models/{model_id}/engines",
+    status_code=202,
+    response_model=schemas.EnginesTried,
+    responses=errors(403, 404, 409),
+    dependencies=[Depends(require_train)],
+)
+async def try_engines(model_id: str, gateway: GatewayDep) -> Any:
+    """Start a job that tries the model's engines on this machine's CPU and chooses the fastest.
+
+    The job runs while no other job does, and measures while the machine is idle. The choice is in
+    `GET /models/{model_id}`. A job that waits or runs for this model is the answer.
+    """
+    stores = evaluation_stores(gateway)
+    job = await asyncio.to_thread(submit_trial, stores, model_id, {"model_id": model_id})
+    notify_trainer(gateway, job)
+    status = "running" if status_of(job) == "running" else "queued"
+    return {"job_id": job.id, "model_id": job.base_model, "status": status}
 
 
 @router.delete(

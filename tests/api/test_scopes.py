@@ -33,6 +33,7 @@ ABOVE_USE = {
     "POST /metrics/{model_id}/evaluate": "train",
     "POST /models/import": "admin",
     "POST /models/{model_id}/export": "train",
+    "POST /models/{model_id}/engines": "train",
     "DELETE /models/{model_id}/exports/{export_id}": "train",
     "GET /models/{model_id}/download": "train",
     "POST /models/fetch": "admin",

@@ -19,6 +19,13 @@ from PIL import Image
 
 from errors import InvalidImage, ModelNotFound, PayloadTooLarge, VisionLoopError
 from inference import runtime as module
+from inference.cpu.engine_choice import (
+    RECORD,
+    StoredChoice,
+    choice_folder,
+    onnx_digest,
+    write_choice,
+)
 from inference.engine import Engine, load_engine
 from inference.images import DecodedImage, decode
 from inference.predict import predict
@@ -544,3 +551,79 @@ def test_tiles_are_cut_from_the_full_image(
                 assert decodings.scales.pop() == scale, (longer, tiled)
 
     asyncio.run(story())
+
+
+def test_an_engine_that_is_chosen_later_takes_over_without_a_stall(
+    model_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(model_folder("detect"), tmp_path / "models" / "signs" / "1"))
+    settings = Settings(home=tmp_path / "home", device="cpu")
+    choice = StoredChoice(
+        engine="openvino",
+        reason="It is the fastest.",
+        engines=[],
+        machine={},
+        load=0.0,
+        measured_at="2026-11-30T12:00:00+00:00",
+        seconds=1.0,
+        onnx=onnx_digest(folder),
+        files={},
+    )
+    go, loads = threading.Event(), []
+
+    def load(path: Path, given: Settings) -> tuple[Engine, ModelDescription]:
+        loads.append(path)
+        if len(loads) == 2:
+            go.wait(PATIENCE)
+        return load_engine(path, given)
+
+    async def body() -> None:
+        runtime = ModelRuntime(lambda tag: folder, settings, load)
+
+        async def answered() -> Prediction:
+            [result] = await runtime.predict_batch([InferenceItem(photo(), "signs:1")])
+            assert result.prediction is not None
+            return result.prediction
+
+        before = await answered()
+        write_choice(folder, choice, settings)
+        for _ in range(3):  # it is loading: the former engine answers, and it loads once
+            await answered()
+            assert runtime.status()["engines"] == {"signs:1": "onnxruntime-cpu"}
+        go.set()
+        await until(lambda: runtime.status()["engines"] == {"signs:1": "openvino-cpu-fp32"})
+        assert_close(await answered(), before)
+        assert len(loads) == 2
+        runtime.close()
+
+    asyncio.run(body())
+
+
+def test_a_chosen_engine_whose_load_fails_is_not_tried_again_and_again(
+    model_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(model_folder("detect"), tmp_path / "models" / "signs" / "1"))
+    settings = Settings(home=tmp_path / "home", device="cpu")
+    loads = []
+
+    def load(path: Path, given: Settings) -> tuple[Engine, ModelDescription]:
+        loads.append(path)
+        if len(loads) > 1:
+            raise RuntimeError("no")
+        return load_engine(path, given)
+
+    async def body() -> None:
+        runtime = ModelRuntime(lambda tag: folder, settings, load)
+        items = [InferenceItem(photo(), "signs:1")]
+        await runtime.predict_batch(items)
+        record = choice_folder(folder, settings) / RECORD
+        record.parent.mkdir(parents=True)
+        record.write_text("changed")
+        for _ in range(5):
+            [result] = await runtime.predict_batch(items)
+            assert result.prediction is not None
+            await until(lambda: len(loads) == 2)
+        assert len(loads) == 2
+        runtime.close()
+
+    asyncio.run(body())

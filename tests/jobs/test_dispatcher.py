@@ -314,3 +314,47 @@ def test_a_locked_database_delays_the_end_of_a_job(
 
     story(store, body)
     store.database.close()
+
+
+def test_a_job_of_an_idle_kind_waits_for_all_others_and_makes_way(store: JobStore) -> None:
+    async def body() -> None:
+        training, trial = submit(store), submit(store, "engine")
+        async with dispatching(store, WAIT, slots=2) as dispatcher:
+            await completed_by_hand(store, dispatcher, training)
+            assert store.get(trial.id).attempts == 0  # a slot was free, and it waited
+            first = await running(store, trial)
+            later = submit(store)
+            dispatcher.wake()
+            await running(store, later)
+            await until(lambda: store.get(trial.id).status == "queued")
+            assert not is_alive(first.pid, first.pid_started)
+            assert "Another job is to run. This one resumes from the beginning" in log_of(
+                store, trial
+            )
+            await completed_by_hand(store, dispatcher, later)
+            again = await running(store, trial)
+            assert (again.attempts, again.crashes) == (2, 0)
+            await completed_by_hand(store, dispatcher, trial)
+
+    story(store, body)
+
+
+async def completed_by_hand(store: JobStore, dispatcher: Dispatcher, job: Job) -> None:
+    started = await running(store, job)
+    assert started.pid is not None
+    store.note(job.id, started.pid, outcome="completed")
+    (store.folder(job.id) / "go").touch()
+    assert (await dispatcher.finished(job.id)).status == "completed"
+
+
+def test_jobs_of_an_idle_kind_run_one_at_a_time(store: JobStore) -> None:
+    async def body() -> None:
+        first, second = submit(store, "engine"), submit(store, "engine")
+        async with dispatching(store, WAIT, slots=3) as dispatcher:
+            await running(store, first)
+            dispatcher.wake()
+            await completed_by_hand(store, dispatcher, first)
+            assert store.get(first.id).attempts == 1
+            await completed_by_hand(store, dispatcher, second)
+
+    story(store, body)

@@ -112,6 +112,7 @@ def environment(home: Path) -> dict[str, str]:
         "VISIONLOOP_HOME": str(home / "home"),
         "BENTOML_HOME": str(home / "bento"),
         "VISIONLOOP_DEVICE": "cpu",
+        "VISIONLOOP_ENGINE": "onnxruntime",  # engines are tried where a test is about it
         "VISIONLOOP_ALLOW_DOWNLOAD": "never",
         "VISIONLOOP_REQUEST_TIMEOUT": f"{PATIENCE:g}",  # a busy machine is no fault of the server
         "BENTOML_DO_NOT_TRACK": "true",

@@ -18,6 +18,7 @@ from access.audit import AuditLog
 from annotation.datasets import AnnotatedDatasets, batch_source
 from annotation.tables import AnnotatedDataset
 from files import PARTIAL, atomic_path
+from inference.cpu.engine_choice import choice_folder
 from jobs.store import Job
 from monitoring.kept_images import KeptImages
 from monitoring.shadow_store import ShadowStore
@@ -167,6 +168,20 @@ def test_old_exports(home: Furnished, stores: Stores) -> None:
     assert item.bytes > 2000  # with its exports
     delete(plan(stores, ("models",), Limits(1, NOW)))
     assert not folder.exists()
+
+
+def test_engines_of_another_machine(home: Furnished, stores: Stores) -> None:
+    model = stores.registry.get(home.publish())
+    present = choice_folder(model.path, stores.registry.settings)
+    for folder in (present, present.parent / "old", present.parent / "new"):
+        folder.mkdir(parents=True)
+        (folder / "choice.json").write_bytes(bytes(500))
+        if folder.name != "new":
+            os.utime(folder, (OLD, OLD))
+    found = plan(stores, ("engines",), Limits(1, timedelta(hours=1)))
+    assert [(item.id, item.bytes) for item in found.items] == [(f"{model.id}/old", 500)]
+    delete(found)
+    assert sorted(path.name for path in present.parent.iterdir()) == sorted([present.name, "new"])
 
 
 def test_kept_images(home: Furnished, stores: Stores) -> None:

@@ -16,6 +16,13 @@ from api import predictions
 from api.app import create_app, with_middleware
 from database import Database
 from errors import BackendTimeout, BackendUnavailable, InvalidImage, ModelNotFound
+from inference.cpu.engine_choice import (
+    EngineTrial,
+    StoredChoice,
+    machine,
+    onnx_digest,
+    write_choice,
+)
 from models_store.registry import Registry
 from models_store.store import ModelStore
 from serving.gateway import Gateway
@@ -191,3 +198,54 @@ def test_one_model_s_metrics_do_not_end_the_answers_for_all(
     assert found == {"good": {"accuracy": 0.5}, "bad": {"accuracy": None}}
     for path in (f"/metrics/{bad}", "/models", f"/models/{bad}", "/v1/models"):
         assert call(app, "GET", path).status_code == 200
+
+
+def test_the_choice_of_a_models_engine_is_shown(
+    call: Call, app: ASGIApp, gateway: Gateway, ids: list[str]
+) -> None:
+    assert call(app, "GET", f"/models/{ids[0]}").json()["engines"] is None
+    path = gateway.registry.get(ids[0]).path
+    choice = StoredChoice(
+        engine="int8",
+        reason="OpenVINO int8 serves: it takes 0.50 of the time of ONNX Runtime fp32.",
+        engines=[
+            EngineTrial(
+                engine="int8",
+                usable=True,
+                note="It is exact enough.",
+                milliseconds={"32x32 one thread": 1.5},
+                relative_time=0.5,
+                metrics={"mAP50_95": 0.801},
+                fp32_metrics={"mAP50_95": 0.803},
+                worst_class="stop",
+                worst_class_drop=0.01,
+            )
+        ],
+        dataset="signs",
+        split="val",
+        calibration_images=300,
+        machine=machine(gateway.settings),
+        load=0.1,
+        measured_at="2026-11-30T12:00:00+00:00",
+        seconds=60.0,
+        onnx=onnx_digest(path),
+        files={"int8.xml": "x"},
+    )
+    write_choice(path, choice, gateway.settings)
+    found = call(app, "GET", f"/models/{ids[0]}").json()["engines"]
+    assert found == choice.to_json()
+    assert found["engines"][0]["metrics"] == {"mAP50_95": 0.801}
+    assert not {"files", "onnx"} & set(found)
+
+
+def test_a_trial_of_the_engines_is_queued_once(
+    call: Call, app: ASGIApp, gateway: Gateway, ids: list[str]
+) -> None:
+    answer = call(app, "POST", f"/models/{ids[0]}/engines")
+    assert answer.status_code == 202
+    started = answer.json()
+    job = gateway.jobs.get(started["job_id"])
+    assert (job.kind, job.status, job.base_model) == ("engine", "queued", ids[0])
+    assert started == {"job_id": job.id, "model_id": ids[0], "status": "queued"}
+    assert call(app, "POST", f"/models/{ids[0]}/engines").json() == started
+    assert code(call(app, "POST", "/models/cats/engines")) == (404, "MODEL_NOT_FOUND")

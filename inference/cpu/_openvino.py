@@ -1,4 +1,4 @@
-"""OpenVINO with usage reports disabled: `from inference._openvino import openvino`.
+"""OpenVINO with usage reports disabled: `from inference.cpu._openvino import openvino`.
 
 openvino 2026.4.1 imports `openvino_telemetry`, which reports conversions to Google Analytics unless
 the user has opted out; without that package it uses a stub of its own.

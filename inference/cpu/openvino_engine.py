@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inference._openvino import openvino
 from inference.cancellation import Halt
+from inference.cpu._openvino import openvino
 from inference.device import cpu_sessions
 from inference.prediction import Float
 from inference.preprocess import LetterboxKind, normalise

@@ -15,9 +15,9 @@ import pytest
 from errors import EngineUnavailable
 from inference import engine as engine_module
 from inference.cancellation import Halt, Halted
+from inference.cpu.openvino_engine import FP32, OpenVinoEngine
 from inference.engine import fp32_disagreement, load_engine, load_exact_engine
 from inference.onnx_engine import OnnxEngine
-from inference.openvino_engine import FP32, OpenVinoEngine
 from inference.preprocess import Letterbox, prepare
 from models_store.description import ONNX_FILE, ModelDescription
 from settings import Settings
