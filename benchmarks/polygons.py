@@ -25,7 +25,7 @@ from formats.geometry import KEPT_IOU, MOST_VERTICES, Mask, Outline, fill_parts,
 from inference.images import decode
 from inference.nms import non_max_suppression
 from inference.onnx_engine import OnnxEngine
-from inference.postprocess import mask_outlines, postprocess
+from inference.postprocess import mask_logits, mask_outlines, postprocess
 from inference.prediction import Float
 from inference.preprocess import Letterbox, prepare
 from inference.render import draw
@@ -90,7 +90,8 @@ def measure(
     boxes, _, _, extra = non_max_suppression(
         output, len(description.names), description.confidence, description.iou
     )
-    for index, parts in enumerate(mask_outlines(protos, extra, boxes, place)):
+    masks = mask_logits(protos, extra, boxes, place)
+    for index, parts in enumerate(mask_outlines(masks, boxes, place)):
         mask = full_mask(protos, extra[index], boxes[index], place)
         if not parts or not mask.any():
             continue

@@ -6,7 +6,7 @@ import importlib.util
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast, runtime_checkable
 
 import cv2
 import numpy as np
@@ -25,6 +25,7 @@ from inference.cpu.engine_choice import (
 from inference.device import device, limits
 from inference.images import Pixels
 from inference.onnx_engine import OnnxEngine
+from inference.postprocess import Found, Thresholds
 from inference.prediction import Float
 from inference.preprocess import Letterbox, LetterboxKind, prepare
 from models_store.description import ONNX_FILE, ModelDescription
@@ -77,7 +78,75 @@ class Engine(Protocol):
         ...
 
 
-def run_each(engine: Engine, prepared: Sequence[Pixels], wide: bool = False) -> list[list[Float]]:
+class DeviceImage(Protocol):
+    """An image on the engine's device, prepared as by `preprocess.prepare`."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows, columns, channels."""
+        ...
+
+
+@runtime_checkable
+class DeviceEngine(Engine, Protocol):
+    """An engine on a GPU, which returns detections instead of the megabytes of raw outputs."""
+
+    def detect(
+        self,
+        images: Sequence[Pixels | DeviceImage],
+        places: Sequence[Letterbox],
+        wanted: Sequence[Thresholds],
+        halt: Halt | None = None,
+    ) -> list[Found]:
+        """What is in each prepared image; of a classifier, the raw outputs.
+
+        Images of the same shape run together.
+
+        Args:
+            images: Of any shapes, see `preprocess.prepare`.
+            places: The letterbox of each image.
+            wanted: The thresholds of each image.
+            halt: May stop the call between two batches.
+
+        Raises:
+            Halted: `halt` was set.
+        """
+        ...
+
+    def decode(
+        self, jpegs: Sequence[bytes], places: Sequence[Letterbox]
+    ) -> list[DeviceImage | None]:
+        """Decode and prepare JPEGs on the device; None for one that the device cannot decode.
+
+        Args:
+            jpegs: Files of which `images.read_plain_jpeg` says that a device may decode them.
+            places: The letterbox of each image.
+        """
+        ...
+
+    @property
+    def decodes(self) -> bool:
+        """Whether `decode` is faster here than the host's threads."""
+        ...
+
+
+def find_each(
+    engine: Engine,
+    prepared: Sequence[Pixels | DeviceImage],
+    places: Sequence[Letterbox],
+    wanted: Sequence[Thresholds],
+    wide: bool = False,
+    halt: Halt | None = None,
+) -> list[Found]:
+    """What the engine finds in each prepared image, for `postprocess`. Raises as `Engine.run`."""
+    if isinstance(engine, DeviceEngine):
+        return engine.detect(prepared, places, wanted, halt)
+    return list(run_each(engine, cast(Sequence[Pixels], prepared), wide, halt))
+
+
+def run_each(
+    engine: Engine, prepared: Sequence[Pixels], wide: bool = False, halt: Halt | None = None
+) -> list[list[Float]]:
     """The raw outputs for each prepared image (h, w, c), without the batch dimension.
 
     Images of the same shape run together.
@@ -87,7 +156,7 @@ def run_each(engine: Engine, prepared: Sequence[Pixels], wide: bool = False) -> 
         by_shape.setdefault(image.shape, []).append(index)
     found: dict[int, list[Float]] = {}
     for places in by_shape.values():
-        outputs = engine.run(np.stack([prepared[index] for index in places]), wide=wide)
+        outputs = engine.run(np.stack([prepared[index] for index in places]), wide, halt)
         for row, index in enumerate(places):
             found[index] = [output[row] for output in outputs]
     return [found[index] for index in range(len(prepared))]
@@ -230,11 +299,10 @@ def _cuda_engines(
 ) -> Iterator[tuple[str, Callable[[], Engine]]]:
     from inference.torch_engine import TorchEngine  # imports torch, not needed on a CPU
 
-    wanted = settings.engine
+    wanted, most = settings.engine, limits(settings).max_batch
     if wanted != "torch" and importlib.util.find_spec("tensorrt") is not None:
         from inference.tensorrt_engine import TensorRTEngine, stored_plan
 
-        most = limits(settings).max_batch
         cache = settings.paths.engines
         yield (
             "TensorRT",
@@ -243,8 +311,8 @@ def _cuda_engines(
             ),
         )
     if wanted != "tensorrt":
-        yield "PyTorch fp16", lambda: TorchEngine(folder, "cuda", half=True)
-        yield "PyTorch fp32", lambda: TorchEngine(folder, "cuda", half=False)
+        yield "PyTorch fp16", lambda: TorchEngine(folder, "cuda", True, most)
+        yield "PyTorch fp32", lambda: TorchEngine(folder, "cuda", False, most)
 
 
 def disagreement(engine: Engine, reference: Engine, description: ModelDescription) -> str | None:

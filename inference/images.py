@@ -207,6 +207,24 @@ def _decode_jpeg(image: Image.Image, data: bytes, at_least: AtLeast | None) -> D
     return DecodedImage(pixels, width, height, scale)
 
 
+def read_plain_jpeg(data: bytes, max_pixels: int) -> tuple[int, int] | None:
+    """Width and height of a JPEG that a GPU may decode; None for any other image.
+
+    That is a complete, upright JPEG in YCbCr colours, with one scan. Raises as `check_header`.
+    """
+    with _refusing():
+        image, _ = _open_checked(data, max_pixels)
+        plain = (
+            image.format == "JPEG"
+            and image.mode == "RGB"
+            and data.endswith(b"\xff\xd9")
+            and not image.info.get("progressive")
+            and image.info.get("adobe_transform") != 0
+            and image.getexif().get(ORIENTATION, 1) == 1
+        )
+        return image.size if plain else None
+
+
 class _refusing:
     """Context that converts Pillow's exceptions on malicious or damaged files to VisionLoop errors.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from formats.geometry import Outline, area, contours, offset
 from inference.nms import non_max_suppression
-from inference.prediction import Float, Prediction
+from inference.prediction import Float, Int, Prediction
 from inference.preprocess import Letterbox
 from models_store.description import ModelDescription
 
@@ -29,8 +30,73 @@ Outputs = Sequence[Float]
 Contour = NDArray[np.int32]
 
 
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """Which candidates of a detector's output count; see `nms.non_max_suppression`."""
+
+    confidence: float
+    iou: float
+    max_det: int
+    classes: tuple[int, ...] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        description: ModelDescription,
+        confidence: float | None = None,
+        iou: float | None = None,
+        max_det: int | None = None,
+        classes: Sequence[int] | None = None,
+    ) -> Thresholds:
+        """The given thresholds; None means the model's default."""
+        return cls(
+            description.confidence if confidence is None else confidence,
+            description.iou if iou is None else iou,
+            MAX_DET if max_det is None else max_det,
+            None if classes is None else tuple(classes),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class MaskLogits:
+    """The masks of the instances of one image, which are where their logits are positive.
+
+    Attributes:
+        grid: Rows and columns of the mask prototypes.
+        windows: (n, 4) left, top, right, bottom: the part that each instance needs.
+        logits: Of each instance (bottom - top, right - left).
+    """
+
+    grid: tuple[int, int]
+    windows: Int
+    logits: tuple[Float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Detections:
+    """What is left of a detector's output for one image, in pixels of the network's input.
+
+    Attributes:
+        boxes: (n, 4) xyxy.
+        scores: (n,) descending.
+        class_ids: (n,).
+        extra: (n, k·d) keypoints of pose models; (n, nm) mask coefficients of segmentation.
+        masks: None unless segmentation.
+    """
+
+    boxes: Float
+    scores: Float
+    class_ids: Int
+    extra: Float
+    masks: MaskLogits | None = None
+
+
+Found = Outputs | Detections
+"""What an engine returns for one image: the raw outputs, or what is left of them."""
+
+
 def postprocess(
-    outputs: Outputs,
+    outputs: Found,
     description: ModelDescription,
     place: Letterbox,
     *,
@@ -39,34 +105,30 @@ def postprocess(
     max_det: int | None = None,
     classes: Sequence[int] | None = None,
 ) -> Prediction:
-    """Convert raw outputs to a prediction for the image that was prepared with `place`.
+    """Convert what an engine found to a prediction for the image that was prepared with `place`.
 
-    `outputs` have no batch dimension. A threshold of None means the model's default. A classifier
+    Raw outputs have no batch dimension. To detections the thresholds were already applied. A
+    threshold of None means the model's default. A classifier
     returns its `max_det` best classes (default 5), filtered by `confidence` only if that is given.
     With `classes`, only predictions of these class ids count and are returned; probabilities stay
     as they are.
     """
-    if description.task == "classify":
-        return _classify(outputs[0], description, place, confidence or 0.0, max_det, classes)
+    if not isinstance(outputs, Detections):
+        if description.task == "classify":
+            return _classify(outputs[0], description, place, confidence or 0.0, max_det, classes)
+        wanted = Thresholds.of(description, confidence, iou, max_det, classes)
+        outputs = _detections(outputs, description, place, wanted)
 
-    nc = len(description.names)
-    boxes, scores, class_ids, extra = non_max_suppression(
-        outputs[0],
-        nc,
-        description.confidence if confidence is None else confidence,
-        description.iou if iou is None else iou,
-        MAX_DET if max_det is None else max_det,
-        classes=classes,
-    )
+    boxes, scores, class_ids = outputs.boxes, outputs.scores, outputs.class_ids
     polygons, holes, keypoints = None, None, None
-    if description.task == "segment":
-        masks = mask_outlines(outputs[1], extra, boxes, place)
+    if outputs.masks is not None:
+        masks = mask_outlines(outputs.masks, boxes, place)
         seen = np.array([bool(parts) for parts in masks], bool)  # empty masks are dropped
         boxes, scores, class_ids = boxes[seen], scores[seen], class_ids[seen]
         polygons = tuple(tuple(part.outer for part in parts) for parts in masks if parts)
         holes = tuple(tuple(part.holes for part in parts) for parts in masks if parts)
     elif description.task == "pose":
-        keypoints = _keypoints(extra, description, place)
+        keypoints = _keypoints(outputs.extra, description, place)
     return Prediction(
         task=description.task,
         names=description.names,
@@ -80,6 +142,19 @@ def postprocess(
         keypoints=keypoints,
         keypoint_names=description.keypoint_names if keypoints is not None else None,
     )
+
+
+def _detections(
+    outputs: Outputs, description: ModelDescription, place: Letterbox, wanted: Thresholds
+) -> Detections:
+    """The detections in raw outputs, in NumPy; `inference.gpu` finds the same on the device."""
+    nc = len(description.names)
+    found = non_max_suppression(
+        outputs[0], nc, wanted.confidence, wanted.iou, wanted.max_det, classes=wanted.classes
+    )
+    if description.task != "segment":
+        return Detections(*found)
+    return Detections(*found, mask_logits(outputs[1], found[3], found[0], place))
 
 
 def _classify(
@@ -119,19 +194,60 @@ def _keypoints(extra: Float, description: ModelDescription, place: Letterbox) ->
     return np.concatenate((xy, visible), axis=-1)
 
 
-def mask_outlines(
-    protos: Float, coefficients: Float, boxes: Float, place: Letterbox
-) -> tuple[tuple[Outline, ...], ...]:
-    """The outlines of each instance's mask, in pixels of the image.
+def mask_windows(boxes: Float, place: Letterbox, grid: tuple[int, int]) -> Int:
+    """The part of the mask prototypes that each instance needs: (n, 4) left, top, right, bottom.
 
-    As in Ultralytics' `process_mask(upsample=True)`, the sum of the prototypes weighted by the
-    coefficients is scaled up bilinearly; the mask is where it is positive, inside the box and the
-    image. Each mask is computed within its box only, at about the resolution of the image, bounded
-    by MASK_SCALE_MAX and MASK_PIXELS.
+    These are the cells that the box touches inside the image, and one more on each side to
+    interpolate at its edges. It may be empty.
+    """
+    spans, (rows, columns) = _spans(boxes, place, grid), grid
+    low = np.maximum(np.floor(spans[:, :2]).astype(np.int64) - 1, 0)
+    high = np.minimum(np.ceil(spans[:, 2:]).astype(np.int64) + 1, (columns, rows))
+    return np.concatenate((low, np.maximum(low, high)), axis=1)
+
+
+def _spans(boxes: Float, place: Letterbox, grid: tuple[int, int]) -> NDArray[np.floating]:
+    """The boxes (n, 4) xyxy, cut to the image without the padding, in cells of the prototypes."""
+    picture = (*place.offset, *np.add(place.offset, place.resized))
+    inside = np.clip(boxes, np.tile(picture[:2], 2), np.tile(picture[2:], 2))
+    return np.divide(inside, np.float32(_cells(place, grid)))
+
+
+def _cells(place: Letterbox, grid: tuple[int, int]) -> float:
+    """The side of a cell of the prototypes in pixels of the network's input."""
+    return place.frame[0] / grid[1]
+
+
+def mask_logits(protos: Float, coefficients: Float, boxes: Float, place: Letterbox) -> MaskLogits:
+    """The sum of the prototypes weighted by the coefficients of each instance, in its window.
 
     Args:
         protos: (nm, h/4, w/4) mask prototypes, for a network input of w × h pixels.
         coefficients: (n, nm) mask coefficients.
+        boxes: (n, 4) xyxy in pixels of the network's input.
+        place: Letterbox of the image in the network's input.
+    """
+    rows, columns = protos.shape[1:]
+    logits = (coefficients @ protos.reshape(len(protos), -1)).reshape(-1, rows, columns)
+    windows = mask_windows(boxes, place, (rows, columns))
+    cut = (
+        whole[top:bottom, left:right]
+        for whole, (left, top, right, bottom) in zip(logits, windows.tolist(), strict=True)
+    )
+    return MaskLogits((rows, columns), windows, tuple(cut))
+
+
+def mask_outlines(
+    masks: MaskLogits, boxes: Float, place: Letterbox
+) -> tuple[tuple[Outline, ...], ...]:
+    """The outlines of each instance's mask, in pixels of the image.
+
+    As in Ultralytics' `process_mask(upsample=True)`, the logits are scaled up bilinearly; the mask
+    is where they are positive, inside the box and the image. Each mask is computed within its box
+    only, at about the resolution of the image, bounded by MASK_SCALE_MAX and MASK_PIXELS.
+
+    Args:
+        masks: As by `mask_logits`.
         boxes: (n, 4) xyxy in pixels of the network's input.
         place: Letterbox of the image in the network's input.
 
@@ -140,16 +256,14 @@ def mask_outlines(
     """
     if not len(boxes):
         return ()
-    rows, columns = protos.shape[1:]
-    logits = (coefficients @ protos.reshape(len(protos), -1)).reshape(-1, rows, columns)
-    cells = place.frame[0] / columns  # input pixels of a prototype cell
-    picture = (*place.offset, *np.add(place.offset, place.resized))  # without the padding
-    spans = np.clip(boxes, np.tile(picture[:2], 2), np.tile(picture[2:], 2)) / np.float32(cells)
+    spans, grid = _spans(boxes, place, masks.grid), masks.grid
     areas = (spans[:, 2] - spans[:, 0]) * (spans[:, 3] - spans[:, 1])
-    scale = _mask_scale(max(place.width, place.height) / max(rows, columns), float(areas.sum()))
+    scale = _mask_scale(max(place.width, place.height) / max(grid), float(areas.sum()))
+    corners = masks.windows[:, :2].tolist()
+    cells = _cells(place, grid)
     return tuple(
-        _outlines(instance, span, max(scale, _fine_scale(span)), cells, place)
-        for instance, span in zip(logits, spans, strict=True)
+        _outlines(logits, (left, top), span, max(scale, _fine_scale(span)), cells, place)
+        for logits, (left, top), span in zip(masks.logits, corners, spans, strict=True)
     )
 
 
@@ -164,7 +278,7 @@ def _mask_scale(wanted: float, area: float) -> int:
     return int(max(4, min(math.ceil(wanted), MASK_SCALE_MAX, affordable)))
 
 
-def _fine_scale(span: Float) -> int:
+def _fine_scale(span: NDArray[np.floating]) -> int:
     """The scale that makes the longer side of a small instance about MASK_SIDE pixels.
 
     At the prototypes' resolution, rounding would lose too much of a small outline.
@@ -174,17 +288,21 @@ def _fine_scale(span: Float) -> int:
 
 
 def _outlines(
-    logits: Float, span: Float, scale: int, cells: float, place: Letterbox
+    logits: Float,
+    low: tuple[int, int],
+    span: NDArray[np.floating],
+    scale: int,
+    cells: float,
+    place: Letterbox,
 ) -> tuple[Outline, ...]:
+    """The outlines of the logits (rows, columns) of a window whose left upper cell is `low`."""
     rows, columns = logits.shape
-    x1, y1, x2, y2 = (float(value) for value in span)
-    # the cells that the box touches, and one more on each side to interpolate at its edges
-    left, top = max(int(x1) - 1, 0), max(int(y1) - 1, 0)
-    right, bottom = min(math.ceil(x2) + 1, columns), min(math.ceil(y2) + 1, rows)
-    if right <= left or bottom <= top:
+    if not logits.size:
         return ()
-    size = (right - left) * scale, (bottom - top) * scale
-    window = np.ascontiguousarray(logits[top:bottom, left:right])
+    x1, y1, x2, y2 = (float(value) for value in span)
+    left, top = low
+    window = np.ascontiguousarray(logits)
+    size = columns * scale, rows * scale
     mask = (cv2.resize(window, size, interpolation=cv2.INTER_LINEAR) > 0).astype(np.uint8)
     # pixel i is inside when x1 <= i < x2, as in Ultralytics' crop_mask
     mask[:, : max(math.ceil((x1 - left) * scale), 0)] = 0

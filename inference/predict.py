@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from inference.engine import Engine, run_each
+from inference.engine import Engine, find_each
 from inference.images import DecodedImage
-from inference.postprocess import postprocess
+from inference.postprocess import Thresholds, postprocess
 from inference.prediction import Prediction
 from inference.preprocess import Letterbox, prepare
 from models_store.description import ModelDescription
@@ -33,7 +33,10 @@ def predict(
         prepare(image.pixels, description, place, image.scale)
         for image, place in zip(images, places, strict=True)
     ]
+    wanted = [Thresholds.of(description, confidence, iou, max_det)] * len(images)
     return [
-        postprocess(outputs, description, place, confidence=confidence, iou=iou, max_det=max_det)
-        for outputs, place in zip(run_each(engine, prepared, wide), places, strict=True)
+        postprocess(found, description, place, confidence=confidence, iou=iou, max_det=max_det)
+        for found, place in zip(
+            find_each(engine, prepared, places, wanted, wide), places, strict=True
+        )
     ]

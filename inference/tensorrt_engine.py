@@ -8,21 +8,23 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-import threading
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorrt as trt
 import torch
 from filelock import FileLock
 from numpy.typing import NDArray
+from torch import Tensor
 
 from files import atomic_write
 from inference.cancellation import Halt
+from inference.gpu.pipeline import SLOTS, Pipeline
+from inference.postprocess import Found, Thresholds
 from inference.prediction import Float
-from inference.preprocess import MIN_STRIDE, LetterboxKind
-from inference.torch_engine import to_device
+from inference.preprocess import MIN_STRIDE, Letterbox, LetterboxKind
 from models_store.description import ONNX_FILE, ModelDescription
 
 log = logging.getLogger("visionloop.inference")
@@ -33,7 +35,10 @@ LOGGER = trt.Logger(trt.Logger.WARNING)
 
 
 class TensorRTEngine:
-    """A TensorRT engine with one execution context. Calls run one at a time on the device."""
+    """A TensorRT engine with an execution context for each batch in flight.
+
+    Its launches are few already, so they are not recorded as CUDA graphs.
+    """
 
     backend = "tensorrt-cuda-fp16"
     batched = True
@@ -41,46 +46,65 @@ class TensorRTEngine:
 
     def __init__(self, description: ModelDescription, max_batch: int, plan: bytes) -> None:
         """`plan` is the engine as `build_plan` serialised it, for at most `max_batch` images."""
-        self._preprocessing = description.preprocessing
-        self._max_batch = max_batch
         self._runtime = trt.Runtime(LOGGER)
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
             raise RuntimeError("TensorRT could not load the engine it built")
-        self._context = self._engine.create_execution_context()
-        self._outputs = [
-            name
-            for name in map(self._engine.get_tensor_name, range(self._engine.num_io_tensors))
-            if self._engine.get_tensor_mode(name) == trt.TensorIOMode.OUTPUT
-        ]
-        self._stream = torch.cuda.Stream()
-        self._lock = threading.Lock()
+        # the engine's input is fp32; only its layers are in half precision
+        self._pipeline = Pipeline(
+            [_Network(self._engine) for _ in range(SLOTS)],
+            description,
+            torch.device("cuda"),
+            torch.float32,
+            max_batch,
+            graphs=False,
+        )
+        self.decodes = self._pipeline.decodes
 
     def run(
         self, pixels: NDArray[np.uint8], wide: bool = False, halt: Halt | None = None
     ) -> tuple[Float, ...]:
-        parts = [
-            self._run(pixels[start : start + self._max_batch])
-            for start in range(0, len(pixels), self._max_batch)
-        ]
-        return tuple(np.concatenate(outputs) for outputs in zip(*parts, strict=True))
+        if halt is not None:
+            halt.check()
+        return self._pipeline.run(pixels)
 
-    def _run(self, pixels: NDArray[np.uint8]) -> list[Float]:
-        with self._lock, torch.inference_mode(), torch.cuda.stream(self._stream):
-            device = torch.device("cuda")
-            # the engine's input is contiguous fp32; only its layers are in half precision
-            images = to_device(pixels, self._preprocessing, device, torch.float32).contiguous()
-            self._context.set_input_shape(INPUT, tuple(images.shape))
-            self._context.set_tensor_address(INPUT, images.data_ptr())
-            outputs = []
-            for name in self._outputs:
-                shape = tuple(self._context.get_tensor_shape(name))
-                outputs.append(torch.empty(shape, dtype=torch.float32, device=device))
-                self._context.set_tensor_address(name, outputs[-1].data_ptr())
-            if not self._context.execute_async_v3(self._stream.cuda_stream):
-                raise RuntimeError("TensorRT refused the batch")
-            self._stream.synchronize()
-            return [output.cpu().numpy() for output in outputs]
+    def detect(
+        self,
+        images: Sequence[Any],
+        places: Sequence[Letterbox],
+        wanted: Sequence[Thresholds],
+        halt: Halt | None = None,
+    ) -> list[Found]:
+        return self._pipeline.detect(images, places, wanted, halt)
+
+    def decode(self, jpegs: Sequence[bytes], places: Sequence[Letterbox]) -> list[Any]:
+        return self._pipeline.decode(jpegs, places)
+
+
+class _Network:
+    """An execution context of an engine; it runs on the current stream."""
+
+    def __init__(self, engine: Any) -> None:
+        self._context = engine.create_execution_context()
+        self._outputs = [
+            name
+            for name in map(engine.get_tensor_name, range(engine.num_io_tensors))
+            if engine.get_tensor_mode(name) == trt.TensorIOMode.OUTPUT
+        ]
+
+    def __call__(self, images: Tensor) -> list[Tensor]:
+        images = images.contiguous()
+        self._context.set_input_shape(INPUT, tuple(images.shape))
+        self._context.set_tensor_address(INPUT, images.data_ptr())
+        outputs = []
+        for name in self._outputs:
+            shape = tuple(self._context.get_tensor_shape(name))
+            outputs.append(torch.empty(shape, dtype=torch.float32, device=images.device))
+            self._context.set_tensor_address(name, outputs[-1].data_ptr())
+        # `images` may be freed before it is read: what is allocated next on this stream comes later
+        if not self._context.execute_async_v3(torch.cuda.current_stream().cuda_stream):
+            raise RuntimeError("TensorRT refused the batch")
+        return outputs
 
 
 def stored_plan(folder: Path, description: ModelDescription, cache: Path, max_batch: int) -> bytes:

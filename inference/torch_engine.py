@@ -5,63 +5,135 @@ This module imports torch; `inference.engine` imports it only where a GPU is use
 
 from __future__ import annotations
 
-import threading
+import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from inference.cancellation import Halt
+from inference.device import GPU_BATCH
+from inference.gpu.pipeline import SLOTS, Pipeline
+from inference.postprocess import Found, Thresholds
 from inference.prediction import Float
-from inference.preprocess import LetterboxKind
-from models_store.description import Preprocessing
+from inference.preprocess import Letterbox, LetterboxKind
 from models_store.export import ServingModule
 from models_store.weights import load_model
 
 
 class TorchEngine:
-    """A PyTorch module in channels-last memory format. Calls run one at a time on the device.
-
-    Images are copied to the device as uint8 and normalised there.
-    """
+    """A PyTorch module in channels-last memory format, with two batches in flight."""
 
     batched = True
     letterbox: LetterboxKind = "rect"
 
-    def __init__(self, folder: Path, device: Literal["cpu", "cuda"], half: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        device: Literal["cpu", "cuda"],
+        half: bool,
+        max_batch: int = GPU_BATCH,
+        *,
+        graphs: bool | None = None,
+        decodes: bool | None = None,
+    ) -> None:
+        """
+        Args:
+            folder: The model's folder.
+            device: Where it runs.
+            half: In half precision.
+            max_batch: Most images that run together.
+            graphs: Whether shapes of batches that recur get a graph; None: on a GPU.
+            decodes: Whether JPEGs are decoded on the device; None: measured on a GPU.
+        """
         module: Any
         module, description = load_model(folder)
         self.backend = f"pytorch-{device}-{'fp16' if half else 'fp32'}"
-        self._device = torch.device(device)
-        self._dtype = torch.float16 if half else torch.float32
-        self._preprocessing = description.preprocessing
+        where, dtype = torch.device(device), torch.float16 if half else torch.float32
         if description.family == "yolo":
             module.fuse(verbose=False)  # fuse batch normalisation into the preceding convolutions
-        serving = ServingModule(module, description).eval()
-        self._module = serving.to(self._device, self._dtype).to(memory_format=torch.channels_last)
-        self._lock = threading.Lock()
+        serving = ServingModule(module, description).eval().to(where, dtype)
+        serving = serving.to(memory_format=torch.channels_last)
+        for parameter in serving.parameters():
+            parameter.requires_grad_(False)
+        self._pipeline = Pipeline(
+            [_Network(_sharing_weights(serving)) for _ in range(SLOTS)],
+            description,
+            where,
+            dtype,
+            max_batch,
+            graphs=device == "cuda" if graphs is None else graphs,
+            decodes=decodes,
+        )
+        self.decodes = self._pipeline.decodes
 
     def run(
         self, pixels: NDArray[np.uint8], wide: bool = False, halt: Halt | None = None
     ) -> tuple[Float, ...]:
-        with self._lock, torch.inference_mode():
-            images = to_device(pixels, self._preprocessing, self._device, self._dtype)
-            outputs = self._module(images)
-            if isinstance(outputs, torch.Tensor):
-                outputs = (outputs,)
-            return tuple(output.float().cpu().numpy() for output in outputs)
+        if halt is not None:
+            halt.check()
+        return self._pipeline.run(pixels)
+
+    def detect(
+        self,
+        images: Sequence[Any],
+        places: Sequence[Letterbox],
+        wanted: Sequence[Thresholds],
+        halt: Halt | None = None,
+    ) -> list[Found]:
+        return self._pipeline.detect(images, places, wanted, halt)
+
+    def decode(self, jpegs: Sequence[bytes], places: Sequence[Letterbox]) -> list[Any]:
+        return self._pipeline.decode(jpegs, places)
 
 
-def to_device(
-    pixels: NDArray[np.uint8], how: Preprocessing, device: torch.device, dtype: Any
-) -> torch.Tensor:
-    """Copy (n, h, w, c) uint8 from the host to the device, normalised, as (n, c, h, w)."""
-    images = torch.from_numpy(np.ascontiguousarray(pixels)).to(device).permute(0, 3, 1, 2)
-    images = images.to(torch.float32).div_(255)
-    if any(how.mean) or any(value != 1 for value in how.std):
-        mean = torch.tensor(how.mean[: images.shape[1]], device=device).view(-1, 1, 1)
-        std = torch.tensor(how.std[: images.shape[1]], device=device).view(-1, 1, 1)
-        images = images.sub_(mean).div_(std)
-    return images.to(dtype, memory_format=torch.channels_last)
+def _sharing_weights(module: nn.Module) -> nn.Module:
+    """A copy with the same weights, for another thread: heads keep state between two calls."""
+    tensors = (*module.parameters(), *module.buffers())
+    return copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
+
+
+class _Network:
+    """A serving module whose head decodes boxes and key points in single precision.
+
+    In half precision the coordinates of boxes are multiples of half a pixel beyond 512. The grid of
+    candidates is kept for each size of input: Ultralytics' head makes it on the CPU whenever the
+    size changes (8.4.190), and a CUDA graph can neither copy from there nor lose it later.
+    """
+
+    def __init__(self, serving: nn.Module) -> None:
+        self._serving = serving
+        self._grids: dict[tuple[tuple[int, ...], ...], tuple[Tensor, Tensor]] = {}
+        for head in serving.modules():
+            if hasattr(head, "_get_decode_boxes"):
+                self._decode_in_single_precision(head)
+
+    def __call__(self, images: Tensor) -> Sequence[Tensor]:
+        outputs = self._serving(images)
+        return (outputs,) if isinstance(outputs, Tensor) else outputs
+
+    def _decode_in_single_precision(self, head: Any) -> None:
+        from ultralytics.utils.tal import make_anchors
+
+        inference = head._inference
+        if isinstance(head.dfl, nn.Module):
+            head.dfl = copy.deepcopy(head.dfl).float()
+
+        def decoded(raw: dict[str, Any]) -> Tensor:
+            levels = [level[:, :1].float() for level in raw["feats"]]  # their size is what counts
+            sizes = tuple(tuple(level.shape[2:]) for level in levels)
+            if sizes not in self._grids:
+                anchors, strides = make_anchors(levels, head.stride, 0.5)
+                self._grids[sizes] = anchors.transpose(0, 1), strides.transpose(0, 1)
+            head.anchors, head.strides = self._grids[sizes]
+            head.shape = levels[0].shape
+            return inference(
+                {k: v.float() if isinstance(v, Tensor) else v for k, v in raw.items()}
+                | {"feats": levels}
+            )
+
+        head._inference = decoded

@@ -8,8 +8,8 @@ import pytest
 import torch
 from ultralytics.utils import ops
 
-from formats.geometry import area, fill_parts, overlap
-from inference.postprocess import mask_outlines, postprocess
+from formats.geometry import Outline, area, fill_parts, overlap
+from inference.postprocess import mask_logits, mask_outlines, postprocess
 from inference.prediction import Float
 from inference.preprocess import Letterbox
 from models_store.description import ModelDescription, Preprocessing, Task
@@ -39,6 +39,12 @@ def blobs(seed: int, count: int, cells: int) -> Float:
     )
 
 
+def outlined(
+    protos: Float, coefficients: Float, boxes: Float, place: Letterbox
+) -> tuple[tuple[Outline, ...], ...]:
+    return mask_outlines(mask_logits(protos, coefficients, boxes, place), boxes, place)
+
+
 @pytest.mark.parametrize("size", [(160, 160), (500, 300), (90, 200), (1500, 1200), (400, 60)])
 def test_outlines_enclose_the_masks_of_ultralytics(size: tuple[int, int]) -> None:
     place = Letterbox(*size, 160)
@@ -54,7 +60,7 @@ def test_outlines_enclose_the_masks_of_ultralytics(size: tuple[int, int]) -> Non
         torch.from_numpy(in_picture),
         (size[1], size[0]),
     ).numpy()
-    outlines = mask_outlines(protos, coefficients, boxes, place)
+    outlines = outlined(protos, coefficients, boxes, place)
     overlaps = [
         overlap(fill_parts(parts, *size), mask.astype(bool))
         for parts, mask in zip(outlines, wanted, strict=True)
@@ -73,9 +79,7 @@ def test_parts_come_largest_first_and_specks_are_left_out() -> None:
     logits[0, 20:35, 15:35] = 1
     logits[0, 38, 38] = 0.01
     everything = np.array([[0, 0, 160, 160]], np.float32)
-    (parts,) = mask_outlines(
-        logits, np.ones((1, 1), np.float32), everything, Letterbox(320, 320, 160)
-    )
+    (parts,) = outlined(logits, np.ones((1, 1), np.float32), everything, Letterbox(320, 320, 160))
     assert len(parts) == 2
     areas = [abs(area(part.outer)) for part in parts]
     assert areas[0] == pytest.approx(15 * 20 * 64, rel=0.1)
@@ -89,7 +93,7 @@ def test_holes_are_kept_and_islands_in_them_are_parts() -> None:
     logits[0, 10:30, 10:30] = -1
     logits[0, 16:24, 16:24] = 1
     everything = np.array([[0, 0, 160, 160]], np.float32)
-    ((frame, island),) = mask_outlines(
+    ((frame, island),) = outlined(
         logits, np.ones((1, 1), np.float32), everything, Letterbox(320, 320, 160)
     )
     assert [abs(area(ring)) for ring in (frame.outer, *frame.holes, island.outer)] == (
@@ -102,7 +106,7 @@ def test_masks_are_cut_at_the_box_and_at_the_picture() -> None:
     logits = np.ones((1, 40, 40), np.float32)
     boxes = np.array([[40, 60, 80, 100], [-50, -50, 500, 500]], np.float32)
     place = Letterbox(320, 160, 160)  # rows 40 to 120 of the square
-    inner, outer = mask_outlines(logits, np.ones((2, 1), np.float32), boxes, place)
+    inner, outer = outlined(logits, np.ones((2, 1), np.float32), boxes, place)
     np.testing.assert_allclose(
         [inner[0].outer.min(0), inner[0].outer.max(0)], [[80, 40], [160, 120]], atol=1
     )
@@ -127,7 +131,7 @@ def test_three_hundred_masks_of_a_large_picture_stay_affordable() -> None:
     protos = blobs(0, 4, 160)
     coefficients = rng(0).normal(size=(300, 4)).astype(np.float32)
     boxes = np.tile(np.array((0, 0, 640, 640), np.float32), (300, 1))
-    outlines = mask_outlines(protos, coefficients, boxes, Letterbox(8000, 6000, 640))
+    outlines = outlined(protos, coefficients, boxes, Letterbox(8000, 6000, 640))
     assert sum(bool(parts) for parts in outlines) > 250
 
 

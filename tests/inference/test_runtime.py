@@ -378,9 +378,9 @@ def test_a_batching_engine_runs_once_for_its_pictures(locate: Callable[[str], Pa
     sizes: list[int] = []
 
     class Counting(TorchEngine):
-        def run(self, pixels: Any, wide: bool = False, halt: Any = None) -> Any:
-            sizes.append(len(pixels))
-            return super().run(pixels, wide)
+        def detect(self, images: Any, places: Any, wanted: Any, halt: Any = None) -> Any:
+            sizes.append(len(images))
+            return super().detect(images, places, wanted, halt)
 
     def load(folder: Path, settings: Settings) -> tuple[Engine, ModelDescription]:
         return Counting(folder, "cpu", half=False), ModelDescription.load(folder)
