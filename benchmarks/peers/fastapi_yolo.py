@@ -1,6 +1,6 @@
 """Serves `YOLO.predict` with FastAPI, without batching.
 
-`python -m benchmarks.peers.fastapi_yolo WEIGHTS.pt PORT`
+`python -m benchmarks.peers.fastapi_yolo WEIGHTS.pt PORT [fp16]`
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from fastapi import FastAPI, File
 from ultralytics import YOLO
 
 
-def build(weights: str) -> FastAPI:
+def build(weights: str, half: bool) -> FastAPI:
     model = YOLO(weights)
+    if half:  # Ultralytics stays with single precision on a CPU
+        model.overrides["quantize"] = 16
     model.predict(np.zeros((640, 640, 3), np.uint8), verbose=False)
     app = FastAPI()
 
@@ -34,4 +36,5 @@ def build(weights: str) -> FastAPI:
 
 
 if __name__ == "__main__":
-    uvicorn.run(build(sys.argv[1]), host="127.0.0.1", port=int(sys.argv[2]), log_level="warning")
+    app = build(sys.argv[1], half="fp16" in sys.argv[3:])
+    uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[2]), log_level="warning")
