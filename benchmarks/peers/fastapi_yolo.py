@@ -18,7 +18,7 @@ from ultralytics import YOLO
 def build(weights: str, half: bool) -> FastAPI:
     model = YOLO(weights)
     if half:  # Ultralytics stays with single precision on a CPU
-        model.overrides["quantize"] = 16
+        model.overrides["quantize"] = "fp16"
     model.predict(np.zeros((640, 640, 3), np.uint8), verbose=False)
     app = FastAPI()
 

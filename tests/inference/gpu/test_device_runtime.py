@@ -76,7 +76,7 @@ def test_what_is_no_image_or_too_large_is_refused_before_it_is_decoded() -> None
 
 
 def answers(
-    folder: Path, items: list[InferenceItem], decodes: bool, refused: bytes = b""
+    folder: Path, items: list[InferenceItem], decodes: bool, refused: bytes = b"", **given: Any
 ) -> tuple[list[Any], list[bytes]]:
     """The results of one batch, and the files that the device decoded."""
     engine = Recording(folder, decodes, refused)
@@ -85,7 +85,7 @@ def answers(
         return engine, ModelDescription.load(folder)
 
     async def story() -> list[Any]:
-        settings = Settings(device="cpu", sessions=2, max_pixels=MAX_PIXELS)
+        settings = Settings(device="cpu", sessions=2, max_pixels=MAX_PIXELS, **given)
         runtime = ModelRuntime(lambda _: folder, settings, load)
         try:
             return await runtime.predict_batch(items)
@@ -139,3 +139,14 @@ def test_a_file_that_the_device_cannot_decode_is_decoded_on_the_host(
     assert decoded == files
     assert all(one.error is None for one in got)
     np.testing.assert_array_equal(got[1].prediction.boxes, wanted[1].prediction.boxes)
+
+
+def test_the_host_decodes_what_the_dct_makes_smaller_and_everything_exactly_if_told(
+    model_folder: Callable[[str], Path],
+) -> None:
+    small, large = (encoded(scene(*size)) for size in ((300, 200), (700, 500)))
+    items = [InferenceItem(data, "m") for data in (small, large)]
+    _, fast = answers(model_folder("detect"), items, decodes=True)
+    _, exact = answers(model_folder("detect"), items, decodes=True, decode="exact")
+    assert fast == [small]
+    assert exact == []
