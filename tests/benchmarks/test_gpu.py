@@ -5,9 +5,9 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import gpu
-from benchmarks.gpu import Row
-from benchmarks.peers.raw_pipeline import matched
+from benchmarks.gpu import bench
+from benchmarks.gpu.bench import Row
+from benchmarks.gpu.raw_pipeline import matched
 from inference.prediction import Prediction
 
 HALF = {
@@ -48,7 +48,7 @@ def prediction(*found: tuple[int, float, tuple[float, ...]]) -> Prediction:
 def test_the_table_names_both_devices_and_the_ratios_of_the_best(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    gpu.report(RAW, ROWS)
+    bench.report(RAW, ROWS)
     told = capsys.readouterr().out
     for words in (
         "NVIDIA X; ",
@@ -65,17 +65,17 @@ def test_the_table_names_both_devices_and_the_ratios_of_the_best(
 def test_figures_of_a_cpu_are_not_held_against_the_aims_of_a_gpu(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    gpu.report(RAW | {"device": None, "decodes": False}, ROWS)
+    bench.report(RAW | {"device": None, "decodes": False}, ROWS)
     told = capsys.readouterr().out
     assert "aim" not in told
     assert "say nothing about a GPU" in told
 
 
 def test_without_a_gpu_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu, "cuda_devices", lambda: 0)
+    monkeypatch.setattr(bench, "cuda_devices", lambda: 0)
     monkeypatch.setattr(sys, "argv", ["benchmarks.gpu"])
     with pytest.raises(SystemExit, match="--cpu"):
-        gpu.main()
+        bench.main()
 
 
 def test_objects_are_matched_by_class_and_place_one_to_one() -> None:

@@ -117,8 +117,8 @@ def main() -> None:
 
 
 def measure_raw(model_id: str, images: Path, scale: Scale, env: dict[str, str]) -> dict[str, Any]:
-    """What `benchmarks.peers.raw_pipeline` measures, in a process of its own."""
-    command = [PYTHON, "-m", "benchmarks.peers.raw_pipeline", model_id, str(images)]
+    """What `benchmarks.gpu.raw_pipeline` measures, in a process of its own."""
+    command = [PYTHON, "-m", "benchmarks.gpu.raw_pipeline", model_id, str(images)]
     done = subprocess.run(
         [*command, str(scale.seconds), scale.device],
         cwd=ROOT,
@@ -224,7 +224,3 @@ def report(raw: dict[str, Any], rows: list[Row]) -> None:
         f"{100 * half['matched']:.1f} % found by both, boxes within {half['pixels_p99']:.2f} px "
         f"(99 %; at most {half['pixels_max']:.2f}), scores within {half['score_max']:.4f}"
     )
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """Measures the GPU engine without a server, and what half precision costs in accuracy.
 
-`python -m benchmarks.peers.raw_pipeline MODEL_ID FOLDER_OF_JPEGS SECONDS DEVICE` prints JSON.
+`python -m benchmarks.gpu.raw_pipeline MODEL_ID FOLDER_OF_JPEGS SECONDS DEVICE` prints JSON.
 DEVICE is `cuda`, or `cpu`: the same code runs on the CPU, in single precision.
 """
 

@@ -1,0 +1,4 @@
+from benchmarks.gpu.bench import main
+
+if __name__ == "__main__":
+    main()
