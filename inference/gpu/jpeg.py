@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 import cv2
 import numpy as np
@@ -48,6 +49,12 @@ def _decode(files: list[Tensor], device: torch.device) -> list[Tensor]:
         # torchvision 0.29 announces that TorchCodec, no requirement of ours, will replace it
         warnings.simplefilter("ignore")
         return decode_jpeg(files, ImageReadMode.RGB, device=device)
+
+
+@cache
+def pays_here(device: torch.device) -> bool:
+    """What `pays` found, measured once in a process."""
+    return pays(device)
 
 
 def pays(device: torch.device) -> bool:

@@ -158,7 +158,7 @@ class Pipeline:
             self._scale = mean.to(device), std.to(device)
         fits = how.resize == "letterbox" and channels == 3
         if decodes is None:
-            decodes = fits and device.type == "cuda" and jpeg.pays(device)
+            decodes = fits and device.type == "cuda" and jpeg.pays_here(device)
         self.decodes = decodes and fits
 
     # -- for engines
@@ -313,7 +313,7 @@ class Pipeline:
             slot.stream.synchronize()
             recorded = torch.cuda.CUDAGraph()
             # Graphs of a slot share memory: they are never replayed at the same time, and none
-            # reads what another has left. Threads that only decode may go on meanwhile.
+            # reads what another has left. Other models' threads may go on meanwhile.
             with torch.cuda.graph(
                 recorded,
                 pool=slot.memory,
