@@ -26,9 +26,10 @@ from dataset.trainer_pixels import needs_pixels, reads_the_same
 from errors import VisionLoopError
 from files import atomic_write
 from inference.images import Pixels, decode, read_header
+from inference.jpeg import is_complete
 from settings import get_settings
 
-FORMAT = 2
+FORMAT = 3
 MOST_CACHES = 64  # maximum number of datasets with a cache
 BIGGEST = 512 * 2**20  # maximum bytes of one image
 KEEP = 60.0  # seconds between two writes of the cache during a scan
@@ -158,7 +159,7 @@ def decode_fully(data: bytes, limit: int) -> Pixels | None:
     Raises:
         VisionLoopError: The errors of `inference.images.decode`.
     """
-    if data[:3] == b"\xff\xd8\xff" and data.endswith(b"\xff\xd9"):
+    if data[:3] == b"\xff\xd8\xff" and is_complete(data):
         buffer = np.frombuffer(data, np.uint8)
         with contextlib.suppress(cv2.error):
             if cv2.imdecode(buffer, cv2.IMREAD_REDUCED_GRAYSCALE_8) is not None:

@@ -184,8 +184,8 @@ def _decode_jpeg(image: Image.Image, data: bytes, at_least: AtLeast | None) -> D
     """Decode an opened JPEG.
 
     OpenCV decodes it to the same pixels as Pillow in half the time. But it fills the missing part
-    of a truncated file with grey and reports no error. So Pillow decodes, and usually refuses, a
-    file without an end-of-image marker; and it decodes CMYK.
+    of a truncated or damaged file with grey and reports no error. So Pillow decodes, and usually
+    refuses, a file that is not complete; and it decodes CMYK.
     """
     orientation = image.getexif().get(ORIENTATION, 1)
     width, height = image.size

@@ -6,6 +6,7 @@ out and make an image of 1/2, 1/4 or 1/8 of the size, antialiased, in less than 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -18,8 +19,11 @@ AtLeast = Callable[[int, int], tuple[int, int]]
 
 SCALES = (8, 4, 2)
 
-_END = b"\xff\xd9"
-_SCAN = 0xDA
+# In a scan, 0xFF before 0 is data, before 0xFF it fills, and restarts (0xD0 to 0xD7) divide it.
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+_SCAN, _END = 0xDA, 0xD9
+_BETWEEN_SCANS = {0xC4, 0xCC, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)}  # tables, comments, APPn
+_MOST_SEGMENTS = 10_000  # a photograph has up to a few hundred
 
 # orientation → whether the left and the upper edge were the right and the lower one in the file
 _FLIPPED = {
@@ -44,26 +48,26 @@ _TURNS: dict[int, Callable[[NDArray[np.uint8]], Any]] = {
 
 
 def is_complete(data: bytes) -> bool:
-    """Whether a JPEG has its end-of-image marker, whatever follows it.
+    """Whether a JPEG is a sequence of segments and scans up to its end-of-image marker.
 
-    Telephones append a film or a second image. A thumbnail before the first scan has a marker of
-    its own.
+    What follows that marker does not matter: telephones append a film or a second image. The end
+    of a thumbnail inside a segment is not the end of the image. False also for a file whose scan
+    is damaged so that it has a marker that no scan is followed by.
     """
-    return data.endswith(_END) or data.find(_END, _first_scan(data)) >= 0
-
-
-def _first_scan(data: bytes) -> int:
-    """The place of the first scan's marker; the length of the data if there is none."""
-    place = 2
-    while data[place : place + 1] == b"\xff" and place + 4 <= len(data):
-        marker = data[place + 1]
+    place, scanned = 2, False
+    for _ in range(_MOST_SEGMENTS):
+        found = _MARKER.search(data, place)
+        if found is None:
+            return False
+        marker, place = data[found.start() + 1], found.end()
+        if marker == _END:
+            return scanned
         if marker == _SCAN:
-            return place
-        if marker == 0xFF:  # a fill byte
-            place += 1
-        else:
-            place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
-    return len(data)
+            scanned = True
+        elif scanned and marker not in _BETWEEN_SCANS:
+            return False
+        place += int.from_bytes(data[place : place + 2], "big")
+    return False
 
 
 def dct_scale(width: int, height: int, orientation: int, at_least: tuple[int, int]) -> int:

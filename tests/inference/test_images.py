@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from errors import InvalidImage, PayloadTooLarge
 from inference import images
 from inference.images import ORIENTATION, check_header, decode, decode_at_least, read_header
-from inference.jpeg import dct_scale
+from inference.jpeg import dct_scale, is_complete
 from tests.support.scenes import encoded, scene
 from tests.support.seeds import rng
 
@@ -194,6 +194,34 @@ def test_the_end_of_a_thumbnail_is_not_the_end_of_the_image() -> None:
     np.testing.assert_array_equal(decode(whole, MAX), decode(data, MAX))
     with pytest.raises(InvalidImage, match="truncated"):
         decode(whole[: len(whole) // 2], MAX)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_jpeg_with_a_marker_that_breaks_its_scan_is_refused_at_every_scale(
+    mode: str, orientation: int
+) -> None:
+    upright = np.asarray(Image.fromarray(LARGE).convert(mode))
+    data = bytearray(photographed(upright, orientation))
+    middle = len(data) // 2
+    data[middle : middle + 2] = b"\xff\xc0"  # OpenCV fills what follows with grey
+    for needed in ((803, 602), (100, 75)):
+        with pytest.raises(InvalidImage, match="damaged"):
+            decode_at_least(bytes(data), MAX, lambda *_, n=needed: n)
+
+
+def test_a_complete_jpeg_of_many_scans_is_read_by_opencv(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "_to_rgb", None)  # what Pillow decodes needs this
+    for data in (encoded(LARGE, progressive=True), encoded(LARGE, restart_marker_rows=1)):
+        assert decode(data + b"\xff\xc0 a film", MAX).shape == LARGE.shape
+
+
+def test_a_jpeg_of_tiny_segments_is_looked_at_for_a_bounded_time() -> None:
+    data = encoded(SCENE)
+    assert is_complete(data)
+    scan = data.index(b"\xff\xda")
+    assert is_complete(data[:scan] + b"\xff\xe5\x00\x02" * 9_000 + data[scan:])
+    assert not is_complete(data[:-2] + b"\xff\xe5\x00\x02" * 11_000 + data[-2:])
 
 
 def test_the_limit_of_pixels_is_that_of_the_full_image() -> None:
