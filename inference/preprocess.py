@@ -61,10 +61,6 @@ class Letterbox:
         return cls(width, height, description.imgsz, stride)
 
     @property
-    def kind(self) -> LetterboxKind:
-        return "square" if self.stride is None else "rect"
-
-    @property
     def resized(self) -> tuple[int, int]:
         """Width and height of the image inside the frame."""
         gain = min(self.imgsz / self.height, self.imgsz / self.width)
