@@ -218,6 +218,7 @@ def read_plain_jpeg(data: bytes, max_pixels: int) -> tuple[int, int] | None:
             image.format == "JPEG"
             and image.mode == "RGB"
             and data.endswith(b"\xff\xd9")
+            and is_complete(data)
             and not image.info.get("progressive")
             and image.info.get("adobe_transform") != 0
             and image.getexif().get(ORIENTATION, 1) == 1

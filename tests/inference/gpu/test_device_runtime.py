@@ -58,6 +58,7 @@ ODD: dict[str, Callable[[Pixels], bytes]] = {
     "turned": turned,
     "png": lambda pixels: encoded(pixels, "PNG"),
     "without end": lambda pixels: encoded(pixels)[:-2],
+    "cut, and another behind it": lambda pixels: encoded(pixels)[:-200] + encoded(pixels),
 }
 
 
