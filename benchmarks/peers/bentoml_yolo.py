@@ -21,5 +21,5 @@ class Batchable:
     @bentoml.api(batchable=True, max_batch_size=8, max_latency_ms=60_000)
     def infer(self, image: list[Path]) -> list[dict[str, Any]]:
         images = [cv2.imread(str(path)) for path in image]
-        results: Any = self.model.predict(images, imgsz=640, rect=False, verbose=False)
+        results: Any = self.model.predict(images, verbose=False)
         return [{"predictions": result.summary()} for result in results]

@@ -29,7 +29,7 @@ def build(weights: str, half: bool) -> FastAPI:
     @app.post("/infer")
     def infer(image: Annotated[bytes, File()]) -> dict[str, Any]:
         picture = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR)
-        results: Any = model.predict(picture, imgsz=640, rect=False, verbose=False)
+        results: Any = model.predict(picture, verbose=False)
         return {"predictions": results[0].summary()}
 
     return app

@@ -29,7 +29,7 @@ class DetectAPI(litserve.LitAPI):
         return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
 
     def predict(self, pictures: list[Any]) -> list[Any]:
-        results: Any = self.model.predict(list(pictures), imgsz=640, rect=False, verbose=False)
+        results: Any = self.model.predict(list(pictures), verbose=False)
         return results
 
     def encode_response(self, result: Any) -> dict[str, Any]:
