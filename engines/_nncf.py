@@ -15,9 +15,10 @@ import inference.cpu._openvino  # noqa: F401  (first: it disables the reports)
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of torch, which it imports
     import nncf as _nncf
+    from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
 nncf: Any = _nncf
 nncf.set_log_level(logging.ERROR)
 logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # that there is no GPU
 
-__all__ = ["nncf"]
+__all__ = ["RangeEstimatorParametersSet", "nncf"]

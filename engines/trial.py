@@ -167,7 +167,7 @@ class Trial:
             if not installed(package):
                 note = f"{package} is not installed: pip install {package}."
                 return _refused("int8", note), {}
-        from engines.quantise import calibration, quantised, write
+        from engines.quantise import RANGES, calibration, quantised, write
         from inference.cpu.openvino_engine import INT8, OpenVinoEngine
 
         kind, most = reference.letterbox, self.settings.max_pixels
@@ -176,17 +176,24 @@ class Trial:
         self.log(f"Calibrating int8 on {len(images)} images of {self.data.name}.")
         self.progress(0.05)
         path = self.scratch / INT8_FILE
-        try:
-            write(quantised(self.folder / ONNX_FILE, self.description, images), path)
-            engine = OpenVinoEngine(path, INT8, self.description, self.settings)
-        except RuntimeError as error:
-            return _refused("int8", f"It cannot be made: {_first_line(error)}"), {}
-        exact = self._evaluated(reference, (0.2, 0.6), "fp32")
-        measured = self._evaluated(engine, (0.6, 0.9), "int8")
-        trial = compared(exact, measured, self.settings)
-        self.log(f"int8: {trial.note}")
-        if not trial.usable:
-            return trial, {}
+        exact = self._evaluated(reference, (0.1, 0.3), "fp32")
+        refused: list[EngineTrial] = []
+        for attempt, ranges in enumerate(RANGES):
+            try:
+                graph = self.folder / ONNX_FILE
+                write(quantised(graph, self.description, images, ranges), path)
+                engine = OpenVinoEngine(path, INT8, self.description, self.settings)
+            except RuntimeError as error:
+                return _refused("int8", f"It cannot be made: {_first_line(error)}"), {}
+            begin = 0.3 + 0.2 * attempt
+            measured = self._evaluated(engine, (begin, begin + 0.2), "int8")
+            trial = compared(exact, measured, self.settings)
+            self.log(f"int8, ranges {ranges}: {trial.note}")
+            if trial.usable:
+                break
+            refused.append(trial)
+        else:
+            return max(refused, key=lambda one: one.metrics[MAIN[self.description.type]]), {}
         engines["int8"] = engine
         files = (path, path.with_suffix(".bin"))
         return trial, {file.name: sha256_of(file) for file in files}

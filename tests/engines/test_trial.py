@@ -206,13 +206,35 @@ def test_int8_that_loses_too_much_is_neither_kept_nor_measured(
     write_shapes(tmp_path / "data", "detect", 6, 3, imgsz=64)
     dataset = checked(tmp_path / "data")
     data = TrialData(dataset, "drawn", "val", list(dataset.scan().splits["train"]))
-    refused = EngineTrial(engine="int8", usable=False, note="It lost too much.")
-    monkeypatch.setattr(module, "compared", lambda *_: refused)
+    refused = iter(
+        EngineTrial(engine="int8", usable=False, note=note, metrics={"mAP50_95": value})
+        for note, value in (("worse", 0.2), ("the best", 0.4), ("worst", 0.1))
+    )
+    monkeypatch.setattr(module, "compared", lambda *_: next(refused))
     choice = trial_of(model, settings, data, []).run()
     int8 = choice.trial("int8")
     assert int8 is not None
-    assert (int8.usable, int8.milliseconds) == (False, {})
+    assert (int8.usable, int8.milliseconds, int8.note) == (False, {}, "the best")
+    assert next(refused, None) is None
     assert [path.name for path in choice_folder(model, settings).iterdir()] == ["choice.json"]
+
+
+def test_ranges_are_taken_another_way_if_int8_loses_too_much(
+    model: Path, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_shapes(tmp_path / "data", "detect", 6, 3, imgsz=64)
+    dataset = checked(tmp_path / "data")
+    data = TrialData(dataset, "drawn", "val", list(dataset.scan().splits["train"]))
+    trials = iter(
+        EngineTrial(engine="int8", usable=usable, note="", metrics={"mAP50_95": 0.3})
+        for usable in (False, True)
+    )
+    monkeypatch.setattr(module, "compared", lambda *_: next(trials))
+    choice = trial_of(model, settings, data, []).run()
+    assert next(trials, None) is None
+    int8 = choice.trial("int8")
+    assert int8 is not None
+    assert int8.milliseconds
 
 
 def test_what_a_missing_package_leaves_is_tried(
