@@ -35,7 +35,7 @@ class EngineTrial(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    engine: CpuEngine
+    engine: CpuEngine = Field(description="the engine that was tried")
     usable: bool = Field(description="whether it may serve: it works and is exact enough")
     note: str = Field(description="why it may or may not serve, in a sentence")
     milliseconds: dict[str, float] = Field(
@@ -73,7 +73,7 @@ class EngineChoice(BaseModel):
         description="the CPU and the versions that it holds for: others are measured again"
     )
     load: float = Field(description="cores that other processes used during the times, at most")
-    measured_at: str
+    measured_at: str = Field(description="when, in UTC")
     seconds: float = Field(description="how long the trial took")
 
     def trial(self, engine: CpuEngine) -> EngineTrial | None:
