@@ -6,11 +6,14 @@ The system releases the lock of a process that ends, however it does.
 from __future__ import annotations
 
 import asyncio
+import logging
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from settings import get_settings
+
+log = logging.getLogger("visionloop")
 
 POLL = 0.1  # seconds between two attempts to get a lock that another process holds
 LEADER_POLL = 1.0  # seconds between two attempts to lead
@@ -35,10 +38,13 @@ class OneAtATime:
         if self._here.locked():
             return False
         await self._here.acquire()  # does not wait, because it is free
-        if self._try_file():
-            return True
-        self._here.release()
-        return False
+        acquired = False
+        try:
+            acquired = self._try_file()
+        finally:
+            if not acquired:
+                self._here.release()
+        return acquired
 
     async def acquire(self) -> None:
         await self._here.acquire()
@@ -79,11 +85,15 @@ class Leadership:
         self._lock = OneAtATime("leader", folder)
         self._poll = poll
         self._leads = False
+        self._reported = False
 
     async def wait(self) -> None:
         """Return once this process leads; it does so until it ends or `stop` is called."""
         while not self._leads:
-            self._leads = await self._lock.try_acquire() or self._leads
+            try:
+                self._leads = await self._lock.try_acquire() or self._leads
+            except OSError as error:  # the disk is full, or too many files are open
+                self._report(error)
             if not self._leads:
                 await asyncio.sleep(self._poll)
 
@@ -92,3 +102,12 @@ class Leadership:
         if self._leads:
             self._lock.release()
             self._leads = False
+
+    def _report(self, error: OSError) -> None:
+        if not self._reported:
+            self._reported = True
+            log.error(
+                "The lock of background work cannot be made yet, so images of annotations are not "
+                "fetched: %s",
+                error,
+            )

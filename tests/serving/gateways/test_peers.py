@@ -160,6 +160,32 @@ def test_the_next_process_leads_when_the_leader_is_killed(tmp_path: Path) -> Non
         run(story())
 
 
+def test_a_lock_whose_file_cannot_be_made_is_tried_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As on a full disk; background work begins when there is room."""
+    folder = tmp_path / "locks"
+    folder.write_text("in the way")
+
+    async def story() -> None:
+        lock, leadership = OneAtATime("x", folder), Leadership(folder, poll=0.01)
+        for _ in range(2):
+            with pytest.raises(OSError, match="exists"):
+                await lock.try_acquire()
+        waiting = [asyncio.create_task(leadership.wait()) for _ in range(3)]
+        await until(lambda: "not fetched" in caplog.text)
+        await asyncio.sleep(0.05)
+        assert not any(task.done() for task in waiting)
+        folder.unlink()
+        await asyncio.gather(*waiting)
+        assert await lock.try_acquire()
+        lock.release()
+        leadership.stop()
+
+    run(story())
+    assert caplog.text.count("not fetched") == 1
+
+
 def test_one_at_a_time_in_order_and_without_waiting_on_request(tmp_path: Path) -> None:
     async def story() -> None:
         here, there = OneAtATime("x", tmp_path), OneAtATime("x", tmp_path)
