@@ -140,4 +140,7 @@ def _restart_ended(arbiter: Any) -> None:
         if restarts.is_due(now):
             restarts.restarted(now)
             log.warning("The process of %s has ended; it is started again.", watcher.name)
-            watcher.spawn_process()
+            # all of those that ended together: one after another they would count as one process
+            # that ends again and again
+            for _ in range(watcher.numprocesses - len(watcher.processes)):
+                watcher.spawn_process()

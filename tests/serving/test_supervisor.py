@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import psutil
@@ -55,6 +56,37 @@ def test_a_process_that_ends_is_due_at_once_unless_it_does_so_again_and_again() 
     assert waits == [0, 0, 1, 2, 4, 8, LONGEST, LONGEST, LONGEST]
     restarts.ended(now + QUICK)
     assert restarts.due == now + QUICK
+
+
+class Watcher:
+    """What circus has for a service, without processes."""
+
+    name = "VisionLoop"
+
+    def __init__(self, numprocesses: int) -> None:
+        self.numprocesses = numprocesses
+        self.processes = list(range(numprocesses))
+
+    def is_active(self) -> bool:
+        return True
+
+    def spawn_process(self) -> None:
+        self.processes.append(len(self.processes))
+
+
+def test_processes_of_a_service_that_ended_together_are_started_together() -> None:
+    watcher = Watcher(8)
+    arbiter = SimpleNamespace(
+        _stopping=False,
+        _exclusive_running_command=None,
+        restarts={},
+        reap_processes=lambda: None,
+        iter_watchers=lambda: [watcher],
+    )
+    del watcher.processes[1:]
+    supervisor._restart_ended(arbiter)
+    assert len(watcher.processes) == 8
+    assert arbiter.restarts["VisionLoop"].quick <= 1
 
 
 def test_the_folder_of_a_killed_supervisor_is_swept_and_that_of_a_living_one_is_not(
