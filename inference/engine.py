@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, cast, runtime_checkable
 
@@ -184,11 +185,13 @@ def load_engine(folder: Path, settings: Settings) -> tuple[Engine, ModelDescript
     for name, make in _cuda_engines(folder, description, settings):
         try:
             engine = make()
+            reason = disagreement(engine, reference, description)
+            if reason is None:
+                _select(engine, description)
         except Exception as error:  # driver, build or missing library; the next backend may work
             log.exception("%s: %s cannot be used", folder.name, name)
             refusals.append(f"{name} cannot be used ({type(error).__name__}; see the log)")
             continue
-        reason = disagreement(engine, reference, description)
         if reason is None:
             return engine, description
         log.warning("%s: %s is not used: %s", folder.name, name, reason)
@@ -335,6 +338,19 @@ def disagreement(engine: Engine, reference: Engine, description: ModelDescriptio
     if worst_score <= SCORES_TOLERANCE and worst_place <= PIXELS_TOLERANCE:  # false for NaN
         return None
     return f"scores differ by {worst_score:.3g}, boxes by {worst_place:.3g} pixels"
+
+
+def _select(engine: Engine, description: ModelDescription) -> None:
+    """Have a GPU engine select few and many candidates of an image, as requests will.
+
+    Raises what they would get if that does not work on this device.
+    """
+    if isinstance(engine, DeviceEngine):
+        picture = _blobs(640, 480, description, engine)[0]
+        place = Letterbox.of(description, engine.letterbox, 640, 480)
+        usual = Thresholds.of(description)
+        for wanted in (usual, replace(usual, confidence=-1.0)):
+            engine.detect([picture], [place], [wanted])
 
 
 def fp32_disagreement(
