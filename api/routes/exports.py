@@ -24,13 +24,15 @@ from engines.submission import Found, find_export, submit_export
 from errors import BackendTimeout, BackendUnavailable
 from jobs.control import status_of
 from serving.gateway import Gateway
+from serving.gateways.one_process import OneAtATime
 
 router = APIRouter(prefix="/models", tags=[MODELS], dependencies=[Depends(require_use)])
 
 MARGIN = 10.0  # seconds by which a download's export must be faster than the request
 RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
-# By model and options, the file that downloads wait for. At most one: each takes gigabytes.
+_one_at_a_time = OneAtATime("download")  # held while a file is made, which may take gigabytes
+# By model and options, the file that downloads wait for; at most one.
 _in_progress: dict[tuple[str, str], asyncio.Task[ExportRecord]] = {}
 
 ABOUT = {
@@ -242,14 +244,19 @@ async def _made(gateway: Gateway, found: Found, asked: ExportRequest) -> ExportR
     """
     key = (found.model.id, found.options.key)
     if (task := _in_progress.get(key)) is None:
-        if _in_progress:
+        if not await _one_at_a_time.try_acquire():
             raise BackendUnavailable(
                 "Another model is being exported for a download. Try again.", 10
             )
         task = asyncio.create_task(_make_in_time(gateway, found, asked))
         _in_progress[key] = task
-        task.add_done_callback(lambda _: _in_progress.pop(key))
+        task.add_done_callback(partial(_end, key))
     return await asyncio.shield(task)
+
+
+def _end(key: tuple[str, str], _: asyncio.Task[ExportRecord]) -> None:
+    del _in_progress[key]
+    _one_at_a_time.release()
 
 
 async def _make_in_time(gateway: Gateway, found: Found, asked: ExportRequest) -> ExportRecord:

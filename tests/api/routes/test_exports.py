@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import onnx
 import pytest
+from filelock import FileLock
 from starlette.types import ASGIApp
 
 from api.app import create_app, with_middleware
@@ -26,7 +27,7 @@ from jobs.store import Job
 from models_store.registry import Registry
 from models_store.store import ModelStore
 from serving.gateway import Gateway
-from settings import Settings
+from settings import Settings, get_settings
 from tests.support.patience import PATIENCE
 from tests.support.small_models import make_model
 from tests.support.trainer_job import RecordingJob
@@ -180,6 +181,18 @@ def test_downloads_of_one_file_wait_for_it_together_and_others_come_again(
     refused = onnx_file if onnx_file.status_code == 503 else pt_file
     assert refused.json()["code"] == "BACKEND_UNAVAILABLE"
     assert refused.headers["retry-after"] == "10"
+
+
+def test_a_download_comes_again_while_another_gateway_process_makes_a_file(
+    ask: Call, model: str
+) -> None:
+    path = f"/models/{model}/download?format=pt"
+    locks = get_settings().paths.locks
+    locks.mkdir(parents=True, exist_ok=True)
+    with FileLock(locks / "download.lock"):
+        answer = ask("GET", path)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "10")
+    assert ask("GET", path).status_code == 200
 
 
 def test_parts_and_unchanged_files(ask: Call, model: str) -> None:
