@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -35,7 +36,10 @@ from models_store.description import ModelDescription
 log = logging.getLogger("visionloop.inference")
 
 SLOTS = 2  # batches in flight
+ROOM = 0.25  # share of a GPU's memory that graphs leave to batches, other models and trainings
 WARM_UP = 3  # runs before a graph is recorded: cuDNN chooses its kernels in them
+
+_one_capture = threading.Lock()  # PyTorch permits one capture at a time in a process
 
 Network = Callable[[Tensor], Sequence[Tensor]]
 """Normalised images (n, c, h, w) to the outputs of `models_store.export.ServingModule`."""
@@ -77,6 +81,11 @@ class Slot:
         """A context in which kernels are launched on the slot's stream."""
         return nullcontext() if self.stream is None else torch.cuda.stream(self.stream)
 
+    def wait(self) -> None:
+        """Return once all that was launched on the slot's stream is done."""
+        if self.stream is not None:
+            self.stream.synchronize()
+
     def fill(self, images: Sequence[Any], target: Tensor) -> None:
         """Copy images of one shape, on the host or the device, to the first rows of `target`."""
         hosted = [i for i, image in enumerate(images) if isinstance(image, np.ndarray)]
@@ -100,7 +109,7 @@ class Slot:
             return np.array(tensor.numpy())
         staged = self._out.view(tuple(tensor.shape), tensor.dtype)
         staged.copy_(tensor, non_blocking=True)
-        self.stream.synchronize()
+        self.wait()
         return staged.numpy().copy()
 
 
@@ -150,6 +159,7 @@ class Pipeline:
         self._pool = SlotPool([Slot(network, device) for network in networks])
         self._recorder = ThreadPoolExecutor(1, "graphs")
         self._recording = threading.Lock()
+        self._full = False  # whether there was no room for a graph
         how = description.preprocessing
         channels = description.channels
         self._scale: tuple[Tensor, Tensor] | None = None
@@ -160,6 +170,9 @@ class Pipeline:
         if decodes is None:
             decodes = fits and device.type == "cuda" and jpeg.pays_here(device)
         self.decodes = decodes and fits
+        if device.type == "cuda":
+            # The slots' streams do not wait for this one, on which the weights were laid out.
+            torch.cuda.current_stream(device).synchronize()
 
     # -- for engines
 
@@ -200,12 +213,14 @@ class Pipeline:
     def decode(self, jpegs: Sequence[bytes], places: Sequence[Letterbox]) -> list[Tensor | None]:
         """Decode and prepare JPEGs on the device, see `engine.DeviceEngine.decode`."""
         with self._slot() as slot:
+            # nvJPEG writes into memory that this stream may still read (pytorch/vision#9606). A
+            # batch has waited for it at its end, but one that failed may not have.
+            slot.wait()
             images = [
                 None if image is None else letterbox(image, place)
                 for image, place in zip(jpeg.decode_each(jpegs, self._device), places, strict=True)
             ]
-            if slot.stream is not None:
-                slot.stream.synchronize()  # a batch of another stream uses them next
+            slot.wait()  # a batch of another stream uses them next
         return images
 
     # -- a batch
@@ -267,7 +282,7 @@ class Pipeline:
     # -- graphs
 
     def _record_soon(self) -> None:
-        if self._recording.acquire(blocking=False):
+        if not self._full and self._recording.acquire(blocking=False):
             try:
                 self._recorder.submit(self._record_due)
             except RuntimeError:  # the interpreter is shutting down
@@ -276,8 +291,12 @@ class Pipeline:
     def _record_due(self) -> None:
         """Record the shapes that are due, for every slot, while no batch runs."""
         try:
-            with self._pool.all() as slots:
+            with _one_capture, self._pool.all() as slots:
                 for shape in {slot.graphs.due() for slot in slots} - {None}:
+                    if not has_room(self._device):
+                        log.warning("%s is nearly full: no further CUDA graphs", self._device)
+                        self._full = True
+                        return
                     for slot in slots:
                         self._record(slot, cast(Shape, shape))
         except Exception:
@@ -287,7 +306,7 @@ class Pipeline:
 
     def _record(self, slot: Slot, shape: Shape) -> None:
         try:
-            with torch.inference_mode(), slot.active():
+            with torch.inference_mode():
                 graph = self._graph(slot, shape)
         except Exception:  # a network that copies or waits on its way; it runs without a graph
             log.exception("No CUDA graph for batches of %d × %d × %d × %d", *shape)
@@ -296,8 +315,8 @@ class Pipeline:
             slot.graphs.add(shape, graph)
 
     def _graph(self, slot: Slot, shape: Shape) -> Graph:
-        pixels = torch.zeros(shape, dtype=torch.uint8, device=self._device)
         if self._device.type != "cuda":
+            pixels = torch.zeros(shape, dtype=torch.uint8)
             heads = self._fixed(slot, pixels)
 
             def replay() -> None:
@@ -307,21 +326,46 @@ class Pipeline:
                     old.copy_(new)
 
             return Graph(pixels, heads, replay)
-        with torch.backends.cudnn.flags(enabled=True, benchmark=True):
+        stream = _capture_stream(self._device)
+        with (
+            torch.backends.cudnn.flags(enabled=True, benchmark=True),
+            torch.cuda.stream(stream),
+        ):
+            pixels = torch.zeros(shape, dtype=torch.uint8, device=self._device)
             for _ in range(WARM_UP):
                 self._fixed(slot, pixels)
-            slot.stream.synchronize()
+            stream.synchronize()
             recorded = torch.cuda.CUDAGraph()
             # Graphs of a slot share memory: they are never replayed at the same time, and none
             # reads what another has left. Other models' threads may go on meanwhile.
             with torch.cuda.graph(
                 recorded,
                 pool=slot.memory,
-                stream=slot.stream,
+                stream=stream,
                 capture_error_mode="thread_local",
             ):
                 heads = self._fixed(slot, pixels)
         return Graph(pixels, heads, recorded.replay)
+
+
+def has_room(device: torch.device) -> bool:
+    """Whether enough of a GPU's memory is free for another graph, whose tensors stay there."""
+    if device.type != "cuda":
+        return True
+    free, total = torch.cuda.mem_get_info(device)
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return free > ROOM * total
+
+
+@cache
+def _capture_stream(device: torch.device) -> Any:
+    """The stream on which the graphs of all models are recorded.
+
+    PyTorch has 32 streams of a priority and hands them out in turn, so that slots of two models may
+    have the same one. What one launched while the other recorded would be in the graph instead of
+    being run. No slot has a stream of this priority.
+    """
+    return torch.cuda.Stream(device, priority=-1)
 
 
 def _tensors(heads: Heads) -> list[Tensor]:

@@ -15,7 +15,7 @@ import torch
 from formats.geometry import fill_parts, overlap
 from inference.cancellation import Halt, Halted
 from inference.engine import DeviceEngine, disagreement, find_each, run_each
-from inference.gpu import jpeg
+from inference.gpu import jpeg, pipeline
 from inference.gpu.graphs import FREQUENT
 from inference.gpu.letterbox import letterbox
 from inference.images import decode, read_plain_jpeg
@@ -213,6 +213,49 @@ def test_a_network_that_cannot_be_recorded_runs_without_a_graph(
     assert tried.wait(PATIENCE)
     assert_same(case.on_device(engine), expected)
     assert [len(slot.graphs) for slot in slots(engine)] == [0, 0]
+
+
+def test_no_graph_is_recorded_on_a_gpu_that_is_nearly_full(
+    model_folder: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(pipeline, "has_room", lambda _: False)
+    case = Case(model_folder("detect"))
+    engine = TorchEngine(case.folder, "cpu", half=False, graphs=True)
+    expected = case.on_host(engine)
+    for _ in range(2 * FREQUENT):
+        assert_same(case.on_device(engine), expected)
+    wait_until(lambda: "nearly full" in caplog.text)
+    assert_same(case.on_device(engine), expected)
+    assert [len(slot.graphs) for slot in slots(engine)] == [0, 0]
+    assert caplog.text.count("nearly full") == 1
+
+
+def test_one_model_at_a_time_records_graphs(
+    model_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyTorch permits one capture in a process."""
+    case = Case(model_folder("detect"), [(320, 240)])
+    engines = [TorchEngine(case.folder, "cpu", half=False, graphs=True) for _ in range(2)]
+    running, most, both = [0], [0], threading.Event()
+    record = pipeline.Pipeline._graph
+
+    def noted(*given: Any) -> Any:
+        running[0] += 1
+        most[0] = max(most[0], running[0])
+        both.wait(0.1)  # so that the other one would begin as well
+        try:
+            return record(*given)
+        finally:
+            running[0] -= 1
+
+    monkeypatch.setattr(pipeline.Pipeline, "_graph", noted)
+    for _ in range(FREQUENT):
+        for engine in engines:
+            case.on_device(engine)
+    wait_until(lambda: all(len(slot.graphs) == 1 for one in engines for slot in slots(one)))
+    assert most == [1]
 
 
 @pytest.mark.parametrize("graphs", [False, True])
