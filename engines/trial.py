@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engines.timing import OthersLoad, measure
+from errors import Conflict
 from evaluation.evaluator import evaluate
 from evaluation.gate import MAIN, Gate, decide
 from evaluation.target import EvaluationTarget
@@ -95,10 +96,11 @@ class Trial:
         """Try the engines and store the choice.
 
         Raises:
-            VisionLoopError: The model cannot be loaded.
+            VisionLoopError: The model cannot be loaded, or its ONNX file was made again meanwhile.
         """
         start = time.monotonic()
         reference, description = load_exact_engine(self.folder, self.settings)
+        onnx = onnx_digest(self.folder)
         self.description = description
         engines: dict[CpuEngine, Engine] = {"onnxruntime": reference}
         trials: dict[CpuEngine, EngineTrial] = {
@@ -115,6 +117,12 @@ class Trial:
             trials[name].relative_time = round(times.relative(name, "onnxruntime"), 3)
             shown = ", ".join(f"{key} {ms:.1f}" for key, ms in times.milliseconds[name].items())
             self.log(f"{LABELS[name]}: {shown} ms.")
+        if onnx_digest(self.folder) != onnx:
+            raise Conflict(
+                f"The ONNX file of {self.model_id} was made again while its engines were tried, so "
+                "nothing that was found out holds. A model that serves is tried again by itself; "
+                f"others with POST /models/{self.model_id}/engines."
+            )
         engine, reason = self._chosen(trials)
         data = self.data if isinstance(self.data, TrialData) else None
         choice = StoredChoice(
@@ -127,7 +135,7 @@ class Trial:
             machine=machine(self.settings),
             load=times.load,
             measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            onnx=onnx_digest(self.folder),
+            onnx=onnx,
             files=files,
             seconds=round(time.monotonic() - start, 1),
         )

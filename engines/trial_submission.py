@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from evaluation.recipe import EvaluationRecipe
 from evaluation.submission import EvaluationStores
 from inference.cpu.engine_choice import choice_folder, onnx_digest, read_choice
 from inference.device import device
+from inference.engine_files import is_outdated
 from jobs.logs import LogWriter
 from jobs.store import LIVE, Job, Kind
 from models_store.registry import Registry
@@ -96,7 +98,8 @@ def submit_due(stores: EvaluationStores) -> list[Job]:
 
     Due is every version that a request can get without naming its version, and the newest of each
     name, unless it has a choice for this CPU and these versions of the programs, or a trial of it
-    was queued here before. A version that had no data for int8 is due again once it has.
+    was queued here before. A version that had no data for int8 is due again once it has. A version whose ONNX file is outdated has to wait
+    until it is made again.
     """
     settings = stores.registry.settings
     if device(settings) != "cpu":
@@ -105,6 +108,8 @@ def submit_due(stores: EvaluationStores) -> list[Job]:
     jobs = stores.jobs.list(KIND)
     queued = []
     for model in serving_versions(stores.registry):
+        if is_outdated(model.path, model.description) and os.access(model.path, os.W_OK):
+            continue  # its ONNX file is made again first
         machine = _machine(model, settings)
         before = [
             job

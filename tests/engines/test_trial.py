@@ -11,6 +11,7 @@ import pytest
 from engines import trial as module
 from engines.timing import Times
 from engines.trial import Trial, TrialData, choose, compared
+from errors import Conflict
 from inference.cpu.engine_choice import (
     CpuEngine,
     EngineTrial,
@@ -19,6 +20,7 @@ from inference.cpu.engine_choice import (
     read_choice,
 )
 from inference.engine import load_engine
+from models_store.description import record
 from settings import Settings
 from tests.support.data_sets import checked
 from tests.support.shapes import write_shapes
@@ -184,6 +186,19 @@ def test_a_trial_stores_what_then_serves(
     assert load_engine(model, settings)[0].backend == expected[engine]
     assert any("Evaluating int8 on 3 images of val" in line for line in log)
     assert choice.reason in log
+
+
+def test_a_trial_of_an_onnx_file_that_is_replaced_meanwhile_is_not_stored(
+    model: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(engines: dict[str, Any], *_: Any) -> Times:
+        record(model, "onnx", {"sha256": "of another export"})
+        return fast("openvino")(engines)
+
+    monkeypatch.setattr(module, "measure", measure)
+    with pytest.raises(Conflict, match="shapes:1 was made again while its engines were tried"):
+        trial_of(model, settings, "none", []).run()
+    assert not choice_folder(model, settings).exists()
 
 
 def test_the_times_of_a_trial_are_measured(model: Path, settings: Settings) -> None:

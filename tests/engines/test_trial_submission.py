@@ -24,12 +24,13 @@ from evaluation.submission import EvaluationStores
 from inference.cpu.engine_choice import choice_folder, read_choice
 from jobs.handle import JobCancelled
 from jobs.store import Job, JobStore
+from models_store.export import export_onnx
 from models_store.registry import Registry
 from models_store.store import ModelStore
 from models_store.versions import ModelVersion
 from settings import Settings, get_settings
 from tests.support.shapes import write_shapes
-from tests.support.small_models import make_model
+from tests.support.small_models import make_engine_of_before, make_model
 from tests.support.trainer_job import RecordingJob
 
 
@@ -156,6 +157,15 @@ def test_a_trial_that_failed_is_not_repeated_by_itself(home: Home) -> None:
     again = submit_trial(home.stores, model.id, {})
     assert again.id != job.id
     assert submit_trial(home.stores, model.id, {}).id == again.id
+
+
+def test_an_engine_of_a_version_before_is_tried_once_it_is_made_again(home: Home) -> None:
+    model = home.publish()
+    make_engine_of_before(model.path)
+    assert submit_due(home.stores) == []
+    export_onnx(model.path)
+    [job] = submit_due(home.stores)
+    assert job.base_model == model.id
 
 
 def test_nothing_is_tried_where_a_gpu_serves(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
