@@ -98,7 +98,8 @@ def submit_due(stores: EvaluationStores) -> list[Job]:
 
     Due is every version that a request can get without naming its version, and the newest of each
     name, unless it has a choice for this CPU and these versions of the programs, or a trial of it
-    was queued here before. A version that had no data for int8 is due again once it has. A version whose ONNX file is outdated has to wait
+    was queued here before. A version that had no data for int8 is due again once it has, and one
+    whose choice was lost. A version whose ONNX file is outdated has to wait
     until it is made again.
     """
     settings = stores.registry.settings
@@ -117,6 +118,8 @@ def submit_due(stores: EvaluationStores) -> list[Job]:
             if (job.recipe.get("model_id"), job.recipe.get("machine")) == (model.id, machine)
         ]
         choice = read_choice(model.path, settings)
+        if choice is None and before and before[0].status == "completed":  # the newest
+            before = []  # its choice was lost: it is in no backup
         if before or choice is not None:
             had_data = any(job.recipe.get("evaluation") for job in before)
             if had_data or (choice is not None and choice.dataset) or not _data_came(stores, model):

@@ -168,6 +168,22 @@ def test_an_engine_of_a_version_before_is_tried_once_it_is_made_again(home: Home
     assert job.base_model == model.id
 
 
+@pytest.mark.parametrize("evaluated", [True, False])
+def test_a_choice_that_was_lost_is_made_again(home: Home, evaluated: bool) -> None:
+    model = home.publish()
+    if evaluated:
+        home.evaluate(model)
+    [job] = submit_due(home.stores)
+    home.run(job)
+    assert submit_due(home.stores) == []
+    shutil.rmtree(home.registry.settings.paths.engines)  # as after a restored backup
+    [again] = submit_due(home.stores)
+    assert submit_due(home.stores) == []
+    home.run(again)
+    assert read_choice(model.path, home.registry.settings) is not None
+    assert submit_due(home.stores) == []
+
+
 def test_nothing_is_tried_where_a_gpu_serves(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     model = home.publish()
     monkeypatch.setattr("engines.trial_submission.device", lambda settings: "cuda")
