@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from errors import Conflict, VisionLoopError
+from evaluation.lookup import dataset_reference
 from evaluation.recipe import EvaluationRecipe
 from evaluation.submission import EvaluationStores
 from inference.cpu.engine_choice import choice_folder, onnx_digest, read_choice
@@ -169,8 +170,7 @@ def _evaluation(
         if row.split == "train":
             continue
         try:
-            recipe = stores.plan(model.id, row.dataset_path, row.split)
-            return recipe, ""
+            return stores.plan(model.id, dataset_reference(stores, row), row.split), ""
         except VisionLoopError as error:
             reasons.append(error.message)
     if len(reasons) > 1 or model.source.get("kind") == "train":

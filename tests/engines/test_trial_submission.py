@@ -19,6 +19,7 @@ from engines.trial_job import IdleMachine, run_trial
 from engines.trial_submission import TrialRecipe, serving_versions, submit_due, submit_trial
 from errors import Conflict, VisionLoopError
 from evaluation.job import run_evaluation
+from evaluation.recipe import DRAWN
 from evaluation.store import EvaluationStore
 from evaluation.submission import EvaluationStores
 from inference.cpu.engine_choice import choice_folder, read_choice
@@ -30,7 +31,7 @@ from models_store.store import ModelStore
 from models_store.versions import ModelVersion
 from settings import Settings, get_settings
 from tests.support.shapes import write_shapes
-from tests.support.small_models import make_engine_of_before, make_model
+from tests.support.small_models import NAMES, make_engine_of_before, make_model
 from tests.support.trainer_job import RecordingJob
 
 
@@ -182,6 +183,20 @@ def test_a_choice_that_was_lost_is_made_again(home: Home, evaluated: bool) -> No
     home.run(again)
     assert read_choice(model.path, home.registry.settings) is not None
     assert submit_due(home.stores) == []
+
+
+def test_a_model_that_was_evaluated_on_the_drawn_signs_is_tried_on_them(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evaluation.recipe.CLASS_NAMES", NAMES)
+    model = home.publish()
+    home.evaluate(model)
+    [row] = home.stores.evaluations.history(model.id)
+    row.dataset = DRAWN
+    row.dataset_path = str(home.registry.settings.paths.starter_sets / "scenes-1" / "data.yaml")
+    monkeypatch.setattr(EvaluationStore, "history", lambda *_: [row])
+    recipe = submit_trial(home.stores, model.id, {}).recipe
+    assert (recipe["why_not"], recipe["evaluation"]["dataset"]) == ("", None)
 
 
 def test_nothing_is_tried_where_a_gpu_serves(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
