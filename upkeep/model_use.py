@@ -6,10 +6,10 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from errors import Conflict, NotFound
+from errors import Conflict, JobNotFound, NotFound
 from evaluation.promotion import GATE
 from evaluation.store import EvaluationStore
-from jobs.store import Job, JobStore
+from jobs.store import IDLE, Job, JobStore
 from models_store.decision_log import DecisionReason
 from models_store.registry import Registry
 from models_store.versions import ModelVersion
@@ -22,8 +22,13 @@ def unfinished_jobs(jobs: JobStore) -> list[Job]:
 
 
 def job_that_uses(model: ModelVersion, unfinished: Sequence[Job]) -> Job | None:
-    """A job that starts from a version, evaluates or compares it, or has just made it."""
+    """A job that starts from a version, evaluates or compares it, or has just made it.
+
+    A trial of its engines is none: most were queued by the server itself, see `delete_model`.
+    """
     for job in unfinished:
+        if job.kind in IDLE:
+            continue
         needed = {*_models_in(job.recipe), job.recipe.get("model_id")}
         made = model.source.get("job_id") == job.id  # published, and being evaluated
         compared = (
@@ -44,19 +49,24 @@ def delete_model(
     evaluations: EvaluationStore,
     kept: KeptImages,
 ) -> ModelVersion:
-    """Delete a version with its evaluations and kept images.
+    """Delete a version with its evaluations and kept images, and cancel trials of its engines.
 
     Raises:
         Conflict: The version is active, or a job needs it.
         ModelNotFound: There is none.
         ValidationFailed: A bare name was given, and it has several versions.
     """
-    if job := job_that_uses(registry.get(model_id), unfinished_jobs(jobs)):
+    unfinished = unfinished_jobs(jobs)
+    if job := job_that_uses(registry.get(model_id), unfinished):
         raise Conflict(
             f"The job {job.id} uses '{registry.get(model_id).id}'. Cancel the job, or wait until "
             "it ends."
         )
     deleted = registry.delete(model_id, why)
+    for job in unfinished:
+        if job.kind in IDLE and job.recipe.get("model_id") == deleted.id:
+            with contextlib.suppress(Conflict, JobNotFound):  # it has ended meanwhile
+                jobs.request_cancel(job.id)
     evaluations.delete_for(deleted.id)
     for image in kept.list(deleted.id):
         with contextlib.suppress(NotFound):  # deleted in the meantime to make room

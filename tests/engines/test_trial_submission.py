@@ -25,14 +25,17 @@ from evaluation.submission import EvaluationStores
 from inference.cpu.engine_choice import choice_folder, read_choice
 from jobs.handle import JobCancelled
 from jobs.store import Job, JobStore
+from models_store.decision_log import DecisionReason
 from models_store.export import export_onnx
 from models_store.registry import Registry
 from models_store.store import ModelStore
 from models_store.versions import ModelVersion
+from monitoring.kept_images import KeptImages
 from settings import Settings, get_settings
 from tests.support.shapes import write_shapes
 from tests.support.small_models import NAMES, make_engine_of_before, make_model
 from tests.support.trainer_job import RecordingJob
+from upkeep.model_use import delete_model
 
 
 @pytest.fixture(scope="module")
@@ -234,6 +237,18 @@ def test_what_was_made_goes_with_the_model(home: Home) -> None:
     choice_folder(model.path, settings).mkdir(parents=True)  # its trial ended afterwards
     assert f"Removed the engines of {model.id}, which does not exist." in home.registry.sweep()
     assert choice_folder(kept.path, settings).is_dir()
+
+
+@pytest.mark.parametrize("started", [True, False])
+def test_a_trial_does_not_keep_a_model_from_being_deleted(home: Home, started: bool) -> None:
+    model, stores = home.publish(), home.stores
+    [job] = submit_due(stores)
+    if started:
+        stores.jobs.start(job.id, 7, 1.0)
+    why = DecisionReason("test")
+    kept = KeptImages(home.registry.settings)
+    delete_model(model.id, why, home.registry, stores.jobs, stores.evaluations, kept)
+    assert stores.jobs.get(job.id).status == ("stopping" if started else "stopped")
 
 
 def test_a_machine_that_is_never_idle_is_told(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
