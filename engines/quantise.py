@@ -14,7 +14,7 @@ import numpy as np
 from engines._nncf import RangeEstimatorParametersSet, nncf
 from errors import VisionLoopError
 from inference.cpu._openvino import openvino
-from inference.images import Pixels, decode
+from inference.images import decode
 from inference.prediction import Float
 from inference.preprocess import Letterbox, LetterboxKind, normalise, prepare
 from models_store.description import ModelDescription
@@ -26,10 +26,7 @@ RANGES = ("MEAN_MINMAX", "HISTOGRAM", "MINMAX")
 
 
 def quantised(
-    graph: Path,
-    description: ModelDescription,
-    images: Sequence[Float],
-    ranges: str = RANGES[0],
+    graph: Path, images: Sequence[Path], read: Callable[[Path], Float], ranges: str = RANGES[0]
 ) -> Any:
     """The network of an ONNX file with weights and activations in int8, as OpenVINO has it.
 
@@ -38,8 +35,9 @@ def quantised(
 
     Args:
         graph: The ONNX file.
-        description: Its model.
-        images: Inputs of the network (1, 3, h, w), which it is calibrated on.
+        images: The image files that it is calibrated on.
+        read: The input of the network (1, 3, h, w) for an image file. It is called again in each
+            pass over the images: 300 inputs of 640 x 640 are 1.5 GB.
         ranges: One of RANGES.
 
     Raises:
@@ -53,7 +51,7 @@ def quantised(
     with contextlib.redirect_stdout(io.StringIO()):  # its progress bar
         found = nncf.quantize(
             network,
-            nncf.Dataset(list(images)),
+            nncf.Dataset(images, read),
             subset_size=len(images),
             preset=nncf.QuantizationPreset.MIXED,
             model_type=nncf.ModelType.TRANSFORMER,  # keeps attention exact; no effect without it
@@ -110,25 +108,17 @@ def _is_convolution(node: Any, sources: Sequence[Any]) -> bool:
     return node.get_type_name() == "Add" and any(s.get_type_name() in kinds for s in sources)
 
 
-def calibration(
-    images: Sequence[Path],
-    description: ModelDescription,
-    kind: LetterboxKind,
-    max_pixels: int,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> list[Float]:
-    """Inputs of the network for at most MOST_IMAGES images, evenly spread over those given."""
+def calibration(images: Sequence[Path]) -> list[Path]:
+    """At most MOST_IMAGES images, evenly spread over those given."""
     places = np.linspace(0, len(images) - 1, min(len(images), MOST_IMAGES)).round().astype(int)
-    chosen = [images[place] for place in dict.fromkeys(places.tolist())]
-    found = []
-    for done, path in enumerate(chosen):
-        progress(done, len(chosen))
-        found.append(network_input(decode(path.read_bytes(), max_pixels), description, kind))
-    return found
+    return [images[place] for place in dict.fromkeys(places.tolist())]
 
 
-def network_input(pixels: Pixels, description: ModelDescription, kind: LetterboxKind) -> Float:
-    """The input (1, 3, h, w) that serving makes of an image."""
+def network_input(
+    path: Path, description: ModelDescription, kind: LetterboxKind, max_pixels: int
+) -> Float:
+    """The input (1, 3, h, w) that serving makes of an image file, decoded in full."""
+    pixels = decode(path.read_bytes(), max_pixels)
     height, width = pixels.shape[:2]
     place = Letterbox.of(description, kind, width, height)
     return normalise(prepare(pixels, description, place)[None], description.preprocessing)

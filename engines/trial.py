@@ -32,6 +32,7 @@ from inference.cpu.engine_choice import (
 )
 from inference.device import installed
 from inference.engine import Engine, fp32_disagreement, load_exact_engine
+from inference.prediction import Float
 from models_store.description import ONNX_FILE, ModelDescription
 from settings import Settings
 
@@ -175,21 +176,25 @@ class Trial:
             if not installed(package):
                 note = f"{package} is not installed: pip install {package}."
                 return _refused("int8", note), {}
-        from engines.quantise import RANGES, calibration, quantised, write
+        from engines.quantise import RANGES, calibration, network_input, quantised, write
         from inference.cpu.openvino_engine import INT8, OpenVinoEngine
 
         kind, most = reference.letterbox, self.settings.max_pixels
-        images = calibration(self.data.calibration, self.description, kind, most)
+        images = calibration(self.data.calibration)
         self._calibrated_on = len(images)
         self.log(f"Calibrating int8 on {len(images)} images of {self.data.name}.")
-        self.progress(0.05)
+
+        def read(image: Path) -> Float:
+            self.progress(0.05)  # a sign of life
+            return network_input(image, self.description, kind, most)
+
         path = self.scratch / INT8_FILE
         exact = self._evaluated(reference, (0.1, 0.3), "fp32")
         refused: list[EngineTrial] = []
         for attempt, ranges in enumerate(RANGES):
             try:
                 graph = self.folder / ONNX_FILE
-                write(quantised(graph, self.description, images, ranges), path)
+                write(quantised(graph, images, read, ranges), path)
                 engine = OpenVinoEngine(path, INT8, self.description, self.settings)
             except RuntimeError as error:
                 return _refused("int8", f"It cannot be made: {_first_line(error)}"), {}

@@ -8,7 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engines.quantise import MOST_IMAGES, after_convolutions, calibration, quantised, write
+from engines.quantise import (
+    MOST_IMAGES,
+    after_convolutions,
+    calibration,
+    network_input,
+    quantised,
+    write,
+)
 from errors import VisionLoopError
 from inference.cpu._openvino import openvino
 from inference.cpu.openvino_engine import INT8, OpenVinoEngine
@@ -36,8 +43,14 @@ def test_a_quantised_network_is_close_to_the_model(
 ) -> None:
     folder = gentle_folder(kind)
     description = ModelDescription.load(folder)
-    images = calibration(pictures, description, "rect", 1_000_000)
-    network = quantised(folder / ONNX_FILE, description, images)
+    read: list[Path] = []
+
+    def once_read(path: Path) -> np.ndarray:
+        read.append(path)
+        return network_input(path, description, "rect", 1_000_000)
+
+    network = quantised(folder / ONNX_FILE, pictures, once_read)
+    assert set(read) == set(pictures)
     write(network, tmp_path / "int8.xml")
     kinds = [node.get_type_name() for node in network.get_ordered_ops()]
     assert kinds.count("FakeQuantize") > 10
@@ -73,15 +86,17 @@ def test_what_follows_the_last_convolutions_stays_in_fp32(
     assert len(convolutions) > 20
 
 
-def test_at_most_as_many_images_as_needed_are_taken_evenly(
-    model_folder: Callable[[str], Path], pictures: list[Path]
-) -> None:
-    description = ModelDescription.load(model_folder("classify"))
-    told = []
-    many = [pictures[0]] * (2 * MOST_IMAGES)
-    found = calibration(many, description, "rect", 10**6, lambda *done: told.append(done))
-    assert len(found) == MOST_IMAGES
-    assert told[-1] == (MOST_IMAGES - 1, MOST_IMAGES)
-    assert len(calibration(pictures, description, "rect", 10**6)) == len(pictures)
+def test_at_most_as_many_images_as_needed_are_taken_evenly() -> None:
+    few = [Path(f"{number}.png") for number in range(6)]
+    many = [Path(f"{number}.png") for number in range(2 * MOST_IMAGES)]
+    assert calibration(few) == few
+    found = calibration(many)
+    assert (len(set(found)), found[0], found[-1]) == (MOST_IMAGES, many[0], many[-1])
+
+
+def test_without_images_there_is_no_int8(model_folder: Callable[[str], Path]) -> None:
+    def never(path: Path) -> np.ndarray:
+        raise AssertionError(path)
+
     with pytest.raises(VisionLoopError, match="no image to calibrate"):
-        quantised(model_folder("classify") / ONNX_FILE, description, [])
+        quantised(model_folder("classify") / ONNX_FILE, [], never)
