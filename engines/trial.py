@@ -293,6 +293,9 @@ def compared(exact: dict[str, Any], measured: dict[str, Any], settings: Settings
         assert decision.comparison is not None
         rows += _drops(decision.comparison["classes"], metric)
     drop, name = max(rows, default=(None, None))
+    if not rows:
+        usable = False
+        reasons = [f"{exact['dataset']['split']} has no object: nothing shows what int8 costs."]
     shown = [*metrics, "mAP50", "f1_score", "precision", "recall"]
 
     def figures(report: dict[str, Any]) -> dict[str, float]:

@@ -102,6 +102,16 @@ def test_int8_may_serve_if_neither_the_metric_nor_a_class_loses_too_much(
     assert found.worst_class_drop == pytest.approx(0.8 - classes[worst])
 
 
+def test_int8_does_not_serve_if_nothing_shows_what_it_costs() -> None:
+    exact, measured = report(0.0, {"a": 0.0}), report(0.0, {"a": 0.0})
+    for one in (exact, measured):
+        one["classes"][0]["instances"] = 0
+    found = compared(exact, measured, Settings())
+    assert not found.usable
+    assert found.note == "val has no object: nothing shows what int8 costs."
+    assert (found.worst_class, found.worst_class_drop) == (None, None)
+
+
 def test_how_much_int8_may_lose_is_a_setting() -> None:
     exact, measured = report(0.8, {"a": 0.8}), report(0.77, {"a": 0.77})
     assert not compared(exact, measured, Settings()).usable
