@@ -222,26 +222,32 @@ def unavailable(folder: Path, settings: Settings, why: str) -> EngineUnavailable
     )
 
 
+class _Refused(Exception):
+    """Why an engine may not serve a model."""
+
+
 def _cpu_engine(
     folder: Path, description: ModelDescription, settings: Settings, reference: Engine
 ) -> Engine:
     choice = read_choice(folder, settings)
-    if settings.engine == "int8":
-        return _int8(folder, description, settings, choice)
-    if settings.engine == "openvino":
-        return _openvino(folder, description, settings, reference)
-    if settings.engine != "auto" or choice is None or choice.engine == "onnxruntime":
+    forced = settings.engine != "auto"
+    wanted = settings.engine if forced else choice.engine if choice else "onnxruntime"
+    if wanted not in ("openvino", "int8"):
         return reference
-    wanted = "int8" if choice.engine == "int8" else "openvino"
-    forced = settings.model_copy(update={"engine": wanted})
     try:
-        return _cpu_engine(folder, description, forced, reference)
-    except EngineUnavailable as error:
-        reason = error.message
+        if wanted == "int8":
+            return _int8(folder, description, settings, choice)
+        return _openvino(folder, description, settings, reference)
+    except _Refused as error:
+        if forced:
+            raise unavailable(folder, settings, str(error)) from None
+        reason = str(error)
     except Exception as error:  # OpenVINO is missing, or cannot run the network on this machine
+        if forced:
+            raise
         reason = str(error).strip() or type(error).__name__
     name = f"{folder.parent.name}:{folder.name}"
-    log.warning("%s: %s was chosen and cannot serve; ONNX Runtime does. %s", name, wanted, reason)
+    log.warning("%s: %s was chosen and cannot serve; ONNX Runtime does: %s.", name, wanted, reason)
     return reference
 
 
@@ -252,7 +258,7 @@ def _openvino(
 
     engine = OpenVinoEngine(folder / ONNX_FILE, FP32, description, settings)
     if (reason := fp32_disagreement(engine, reference, description)) is not None:
-        raise unavailable(folder, settings, reason)
+        raise _Refused(reason)
     return engine
 
 
@@ -265,17 +271,15 @@ def _int8(
     trial = None if choice is None else choice.trial("int8")
     name = f"{folder.parent.name}:{folder.name}"
     if choice is None or trial is None:
-        why = (
+        raise _Refused(
             f"its engines were not tried on this machine yet; start it with "
             f"POST /models/{name}/engines or visionloop engines {name} --measure"
         )
-        raise unavailable(folder, settings, why)
     if not trial.usable:
-        raise unavailable(folder, settings, trial.note.rstrip("."))
+        raise _Refused(trial.note.rstrip("."))
     files = choice_folder(folder, settings)
     if (damaged := damaged_file(choice, files)) is not None:
-        why = f"{damaged} is damaged; make it again: POST /models/{name}/engines"
-        raise unavailable(folder, settings, why)
+        raise _Refused(f"{damaged} is damaged; make it again: POST /models/{name}/engines")
     from inference.cpu.openvino_engine import INT8, OpenVinoEngine
 
     return OpenVinoEngine(files / INT8_FILE, INT8, description, settings)

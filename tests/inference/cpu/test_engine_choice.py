@@ -120,8 +120,11 @@ def test_a_damaged_int8_is_not_served(
     content[len(content) // 2] ^= 1
     path.unlink() if missing else path.write_bytes(content)
     assert backend(folder, settings) == "onnxruntime-cpu"
-    assert "signs:1: int8 was chosen and cannot serve; ONNX Runtime does." in caplog.text
-    assert f"{name} is damaged" in caplog.text
+    assert (
+        f"signs:1: int8 was chosen and cannot serve; ONNX Runtime does: {name} is damaged; make it "
+        "again: POST /models/signs:1/engines."
+    ) in caplog.text
+    assert "VISIONLOOP_ENGINE" not in caplog.text  # nobody has forced it
     with pytest.raises(EngineUnavailable, match=f"{name} is damaged; make it again"):
         backend(folder, settings.model_copy(update={"engine": "int8"}))
 
