@@ -6,16 +6,18 @@ import os
 from functools import lru_cache
 from pathlib import Path
 
+CONTROL_GROUP = Path("/sys/fs/cgroup")
+
 
 @lru_cache(maxsize=1)
 def cpu_count() -> int:
     """Usable cores: the CPU affinity, limited by the quota of the control group; at least 1."""
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return max(1, min(cores, _quota(Path("/sys/fs/cgroup")) or cores))
+    return max(1, min(cores, quota(CONTROL_GROUP) or cores))
 
 
-def _quota(root: Path) -> int | None:
+def quota(root: Path) -> int | None:
     """The CPU quota of a control group (v2, else v1), rounded to cores; None without a limit."""
     try:
         if (root / "cpu.max").exists():

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from cores import cpu_count
+from cores import CONTROL_GROUP, cpu_count, quota
 from inference.engine import Engine
 from inference.preprocess import MIN_STRIDE
 from models_store.description import ModelDescription
@@ -30,10 +30,15 @@ STAT = Path("/proc/stat")
 
 
 class OthersLoad:
-    """The cores that other processes used since the last call."""
+    """The cores that other processes used since the last call.
 
-    def __init__(self, stat: Path = STAT) -> None:
-        self._stat = stat
+    Under the quota of a control group, as in a container, only processes of that group count: the
+    machine has more cores, which others may use without taking any from this one.
+    """
+
+    def __init__(self, stat: Path = STAT, group: Path = CONTROL_GROUP) -> None:
+        self._stat, self._group = stat, group
+        self._limited = quota(group) is not None
         self._last = self._now()
 
     def __call__(self) -> float:
@@ -44,14 +49,24 @@ class OthersLoad:
         return max(0.0, busy / seconds) if seconds > 0 else 0.0
 
     def _now(self) -> tuple[float, float, float]:
-        """Time, CPU seconds of the machine, and of this process."""
+        """Time, CPU seconds of the machine or of the control group, and of this process."""
         own = time.process_time()
+        if self._limited and (used := self._of_group()) is not None:
+            return time.monotonic(), used, own
         try:
             fields = [int(text) for text in self._stat.read_text().split("\n", 1)[0].split()[1:8]]
         except (OSError, ValueError):  # not Linux
             return time.monotonic(), 0.0, 0.0
         user, nice, system, _, _, irq, softirq = fields
         return time.monotonic(), (user + nice + system + irq + softirq) / TICKS, own
+
+    def _of_group(self) -> float | None:
+        """CPU seconds of the control group; None if it does not tell (version 1)."""
+        try:
+            name, used = (self._group / "cpu.stat").read_text().split("\n", 1)[0].split()
+            return int(used) / 1e6 if name == "usage_usec" else None
+        except (OSError, ValueError):
+            return None
 
 
 @dataclass

@@ -27,7 +27,7 @@ def test_a_containers_quota_counts(
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    assert cores._quota(tmp_path) == expected
+    assert cores.quota(tmp_path) == expected
 
 
 def test_threads_default_to_the_cores_of_this_process(

@@ -107,12 +107,29 @@ def test_the_load_of_others_is_that_of_the_machine_without_this_process(
     monkeypatch.setattr(timing.time, "process_time", lambda: next(own))
     monkeypatch.setattr(timing, "TICKS", 100)
     stat.write_text("cpu  100 0 100 5000 50 0 0 0 0 0\ncpu0 1 2\n")
-    load = OthersLoad(stat)
+    load = OthersLoad(stat, tmp_path)
     stat.write_text("cpu  600 100 700 5900 90 50 50 0 0 0\n")
     assert load() == pytest.approx((1300 / 100 - 5) / 10)
 
 
+def test_in_a_container_with_a_quota_only_its_own_processes_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stat = tmp_path / "stat"
+    clock: Iterator[float] = iter([100.0, 110.0])
+    own: Iterator[float] = iter([1.0, 6.0])
+    monkeypatch.setattr(timing.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(timing.time, "process_time", lambda: next(own))
+    stat.write_text("cpu  100 0 100 5000 50 0 0 0 0 0\n")
+    (tmp_path / "cpu.max").write_text("200000 100000\n")
+    (tmp_path / "cpu.stat").write_text("usage_usec 3000000\nuser_usec 1\n")
+    load = OthersLoad(stat, tmp_path)
+    stat.write_text("cpu  90000 0 100 5000 50 0 0 0 0 0\n")  # what others do on the machine
+    (tmp_path / "cpu.stat").write_text("usage_usec 9000000\nuser_usec 1\n")
+    assert load() == pytest.approx(((9 - 3) - (6 - 1)) / 10)
+
+
 def test_a_machine_that_does_not_tell_its_load_counts_as_idle(tmp_path: Path) -> None:
-    load = OthersLoad(tmp_path / "none")
+    load = OthersLoad(tmp_path / "none", tmp_path)
     assert load() == 0.0
     assert is_idle(load())
