@@ -98,7 +98,8 @@ def answers(
 
 def test_a_batch_of_everything(model_folder: Callable[[str], Path]) -> None:
     plain = [encoded(scene(300, 200, seed)) for seed in range(3)]
-    odd = [make(scene(300, 200, 7)) for kind, make in ODD.items() if kind != "without end"]
+    broken = {"without end", "cut, and another behind it"}
+    odd = [make(scene(300, 200, 7)) for kind, make in ODD.items() if kind not in broken]
     heavy = encoded(scene(310, 200))
     items = [
         InferenceItem(plain[0], "m"),
