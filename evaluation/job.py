@@ -58,7 +58,7 @@ def run_evaluation(
     settings = registry.settings
     version = registry.get(recipe.model_id)
     begin, end = share
-    notes: list[str] = []
+    notes = list(recipe.notes)
     own = recipe.trained_on is not None and recipe.split == "val"
     if recipe.dataset is None:
         own = version.source.get("kind") == "starter"

@@ -38,6 +38,7 @@ class EvaluationRecipe(BaseModel):
         trained_on: Fingerprint of the dataset at the model's training, if the evaluation uses
             that dataset; None: another dataset.
         letterbox: The letterbox to measure with; None: the one that serves.
+        notes: Sentences for the report.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -48,6 +49,7 @@ class EvaluationRecipe(BaseModel):
     split: str = "val"
     trained_on: str | None = None
     letterbox: AskedLetterbox | None = None
+    notes: tuple[str, ...] = ()
 
 
 def plan_evaluation(

@@ -49,6 +49,7 @@ def evaluate_training(
             task=recipe.task,
             dataset=recipe.dataset,
             trained_on=version.source.get("dataset_fingerprint"),
+            notes=tuple(version.source.get("decisions", ())),
         )
         return run_evaluation(evaluation, job, registry, (TRAINING_SHARE, 1.0))
     except Exception as error:

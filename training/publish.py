@@ -33,12 +33,14 @@ class Trained:
         dataset_fingerprint: Fingerprint of the dataset it was trained on, without replayed data.
         class_counts: Class name → number of objects (images, for classify) in the train split;
             after incremental training, in the new data only.
+        decisions: Sentences for the evaluation report: which settings the training chose, and why.
     """
 
     folder: Path
     metrics: dict[str, float]
     dataset_fingerprint: str
     class_counts: Mapping[str, int] = field(default_factory=dict)
+    decisions: tuple[str, ...] = ()
 
 
 def publish(trained: Trained, recipe: Recipe, job: JobHandle, registry: Registry) -> ModelVersion:
@@ -67,6 +69,8 @@ def publish(trained: Trained, recipe: Recipe, job: JobHandle, registry: Registry
             "dataset_fingerprint": trained.dataset_fingerprint,
             "class_counts": _class_counts(trained, recipe, registry),
         }
+        if decisions := (*recipe.decisions, *trained.decisions):
+            source["decisions"] = list(decisions)
         _hold(recipe.name, registry)
         version = registry.publish(trained.folder, recipe.name, source)
     job.log(f"Published {version.id}.")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.training_app import Service
+from tests.support.training_app import FORM, Service
 
 
 def _second(**fields: Any) -> tuple[str, dict[str, Any]]:
@@ -110,6 +110,16 @@ def test_what_belongs_to_other_modes_is_not_looked_at(service: Service, path: st
         body = {"model_id": "n", "dataset_path": str(service.data), "parameters": foreign}
     assert service.post(path, body).status_code == 200
     assert service.jobs.list()[0].recipe["min_epochs_per_stage"] == 15
+
+
+def test_the_stage_length_of_the_old_form_is_lowered_and_the_answer_says_so(
+    service: Service,
+) -> None:
+    body = {**FORM, "data_path": str(service.data), "model_type": "n"}
+    answer = service.post("/api/training/freeze-strategy", body)
+    assert answer.status_code == 200, answer.text
+    assert any("min_epochs_per_stage is 5" in note for note in answer.json()["notes"])
+    assert service.jobs.list()[0].recipe["min_epochs_per_stage"] == 5
 
 
 def test_a_body_that_is_not_json(service: Service) -> None:

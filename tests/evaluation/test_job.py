@@ -23,8 +23,9 @@ from synthetic import evaluation_sets
 from synthetic.signs import CLASS_NAMES
 from tests.support.shapes import write_shapes
 from tests.support.small_models import NAMES, make_model
-from tests.support.trainer_job import Paths, RecordingJob, drawn, narrow_network, recipe
+from tests.support.trainer_job import Paths, RecordingJob, drawn, narrow_network, recipe, run
 from training.job import evaluate_training, train
+from training.publish import publish
 
 
 @pytest.fixture
@@ -118,6 +119,20 @@ def validated(folder: Path, tmp_path: Path) -> Any:
     options = {"rect": False, "plots": False, "verbose": False, "workers": 0, "device": "cpu"}
     view = dataset.materialise(tmp_path / "view")
     return model.val(data=str(view), imgsz=96, project=str(tmp_path / "runs"), **options)
+
+
+def test_the_report_says_what_was_chosen_in_place_of_the_request(
+    registry: Registry, job: RecordingJob, evaluations: EvaluationStore
+) -> None:
+    base = narrow_network(registry, "classify")
+    plan = recipe(registry, "classify", mode="freeze_strategy", model=base, epochs=2)
+    (said,) = plan.decisions
+    version = publish(run(plan, job), plan, job, registry)
+    row = evaluate_training(version, plan, job, registry)
+    assert row is not None, job.text
+    assert "min_epochs_per_stage is 1" in said
+    assert said in evaluations.report(row)["notes"]
+    assert said in job.lines
 
 
 def test_an_evaluation_that_fails_does_not_lose_the_model(

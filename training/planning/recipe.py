@@ -23,6 +23,11 @@ Promote = Annotated[
 TASKS: tuple[Task, ...] = ("detect", "segment", "classify", "pose")
 
 
+STAGE_EPOCHS = 15
+"""Default of `min_epochs_per_stage`, which the form of old clients sends in every request. So this
+number does not show that a person chose it."""
+
+
 class TrainingRequest(BaseModel):
     """A training request, independent of the API: each API maps its own field names to these.
 
@@ -45,7 +50,7 @@ class TrainingRequest(BaseModel):
     batch: int = 8
     patience: int = 15
     use_freeze_strategy: bool = True
-    min_epochs_per_stage: int = 15
+    min_epochs_per_stage: int = STAGE_EPOCHS
     promote: Promote = "never"
     hyper: dict[str, Any] = Field(default_factory=dict)
     incremental: IncrementalOptions | None = None  # for mode incremental; None: the defaults
@@ -68,7 +73,7 @@ class Recipe(BaseModel):
     batch: int
     patience: int
     use_freeze_strategy: bool = True
-    min_epochs_per_stage: int = 15
+    min_epochs_per_stage: int = STAGE_EPOCHS
     promote: Promote = "never"
     hyper: dict[str, Any] = Field(default_factory=dict)  # only requested values
     incremental: IncrementalOptions | None = None  # in mode incremental only
@@ -78,6 +83,8 @@ class Recipe(BaseModel):
     distillation: DistillationOptions | None = None  # in mode distillation only
     teacher: BaseNetwork | None = None  # in mode distillation only
     notes: tuple[str, ...] = ()  # sentences for the log and for the config in the response
+    decisions: tuple[str, ...] = ()  # those notes that the evaluation report repeats: what was
+    # chosen or changed in place of the requested values
 
     @property
     def parent(self) -> str | None:

@@ -88,10 +88,22 @@ def planned(registry: Registry, settings: Settings, data: Path | None, **fields:
             {"hyper": {"lr0": "0.01", "mosaic": 0, "seed": ""}},
             {"hyper": {"lr0": 0.01, "mosaic": 0}},
         ),
-        ({"mode": "freeze_strategy"}, {"min_epochs_per_stage": 15}),
-        ({"mode": "freeze_strategy", "epochs": 10}, {"min_epochs_per_stage": 3}),
+        ({"mode": "freeze_strategy"}, {"min_epochs_per_stage": 5}),
+        ({"mode": "freeze_strategy", "epochs": 4}, {"min_epochs_per_stage": 1}),
+        ({"mode": "freeze_strategy", "epochs": 200}, {"min_epochs_per_stage": 15}),
+        ({"mode": "freeze_strategy", "min_epochs_per_stage": 14}, {"min_epochs_per_stage": 14}),
         (
-            {"mode": "freeze_strategy", "epochs": 10, "task": "classify", "data": "classes"},
+            {"mode": "freeze_strategy", "epochs": 10, "min_epochs_per_stage": 14},
+            {"min_epochs_per_stage": 3},
+        ),
+        (
+            {
+                "mode": "freeze_strategy",
+                "epochs": 10,
+                "min_epochs_per_stage": 9,
+                "task": "classify",
+                "data": "classes",
+            },
             {"min_epochs_per_stage": 5},
         ),
         (
@@ -108,6 +120,17 @@ def test_a_request_becomes_a_recipe(
     recipe = planned(registry, settings, **{"data": data} | fields)
     assert {name: getattr(recipe, name) for name in expected} == expected
     assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+
+
+def test_a_default_stage_length_is_lowered_and_said(
+    registry: Registry, settings: Settings, data: Path
+) -> None:
+    recipe = planned(registry, settings, data, mode="freeze_strategy", epochs=50)
+    (said,) = recipe.decisions
+    assert "min_epochs_per_stage is 5, a tenth of the 50 epochs" in said
+    assert said in recipe.notes
+    chosen = planned(registry, settings, data, mode="freeze_strategy", min_epochs_per_stage=14)
+    assert chosen.decisions == ()
 
 
 def test_the_learning_modes_resolve_what_they_learn_from(
