@@ -15,6 +15,8 @@ endif
 RUN := $(VENV)/bin/python -m
 READY := $(VENV)/.installed
 TOOLS := $(VENV)/tools
+NODE := PATH="$(abspath $(VENV)/bin):$$PATH"
+PACKAGES := console/node_modules/.package-lock.json
 # Two processes, since many tests wait for a server. The tests of a file stay in one process.
 AT_ONCE := -n 2 --dist loadfile
 # What needs no server, training or export of a network.
@@ -28,7 +30,7 @@ LOCK := pip compile --quiet --no-config --universal --generate-hashes --python-v
 export BENTOML_DO_NOT_TRACK ?= true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup named serve test test-fast test-properties test-tools test-api test-docs lint format docs reference bench \
+.PHONY: help setup named serve test test-fast test-properties test-tools test-api test-docs console console-test lint format docs reference bench \
   stress soak stress-jobs fuzz audit starters build image image-replay lock clean
 
 help:  ## Show this list
@@ -75,6 +77,19 @@ test-api: $(READY)  ## Let schemathesis call every route of a server with tokens
 
 test-docs: $(READY)  ## Run the commands of the tutorial and the how-to pages against a server
 	@$(RUN) pytest -m pages tests/docs
+
+$(PACKAGES): console/package-lock.json $(READY)
+	@cd console && $(NODE) npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+console: $(PACKAGES)  ## Check the console's source and build it into console/dist
+	@$(RUN) docs_reference console/openapi.json
+	@cd console && $(NODE) node_modules/.bin/openapi-typescript openapi.json -o src/schema.d.ts >/dev/null \
+	  && $(NODE) node_modules/.bin/tsc && $(NODE) node build.mjs
+
+console-test: console  ## Run all tests of the console in headless Chromium (make test: some)
+	@cd console && $(NODE) npm test --loglevel=error
+	@$(RUN) pytest -m browser tests/console
 
 lint: $(READY)  ## Lint, type-check, and check which package imports which
 	@$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) mypy

@@ -9,11 +9,13 @@ import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks.cpu import cpu
 from tests.support import seeds
+from tests.support.browsing import MISSING
 from tests.support.process_state import process_state, put_back, reseed
 
 for name in [name for name in os.environ if name.startswith("VISIONLOOP_")]:
@@ -53,6 +55,15 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_report_header() -> list[str]:
     """What a failure may depend on."""
     return [f"{seeds.VARIABLE}={seeds.SEED}", f"CPU: {cpu()}"]
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say at the end, where it is seen, that no browser was there."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    missing = sum(MISSING in str(report.longrepr) for report in skipped)
+    if missing:
+        terminalreporter.section("NO BROWSER", red=True, bold=True)
+        terminalreporter.line(f"{missing} tests of the console did NOT run: {MISSING}.", red=True)
 
 
 @pytest.hookimpl(trylast=True)

@@ -1,0 +1,29 @@
+// Bundles the console into a folder, by default dist: node build.mjs [FOLDER]
+// The output is not minified: it is committed, and its changes are to be read.
+import { build } from "esbuild";
+import { copyFile, mkdir } from "node:fs/promises";
+import { dirname, join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const here = dirname(fileURLToPath(import.meta.url));
+const target = resolve(process.argv[2] ?? join(here, "dist"));
+
+await mkdir(target, { recursive: true });
+await build({
+  absWorkingDir: here,
+  entryPoints: { main: "src/main.tsx" },
+  outdir: target,
+  bundle: true,
+  format: "esm",
+  target: "es2022",
+  jsx: "automatic",
+  jsxImportSource: "preact",
+  charset: "utf8",
+  legalComments: "eof",
+  logLevel: "warning",
+  define: { "process.env.NODE_ENV": '"production"' },
+  loader: { ".svg": "dataurl" },
+});
+for (const name of ["index.html", "icon.svg"]) {
+  await copyFile(join(here, "public", name), join(target, name));
+}

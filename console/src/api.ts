@@ -1,0 +1,106 @@
+/** The REST API, typed by its OpenAPI document; every address is relative to the page. */
+import createClient from "openapi-fetch";
+import type { components, paths } from "./schema";
+import { signedOut } from "./session-state";
+
+export type Schemas = components["schemas"];
+
+/** The path that the server is reached under, without a slash at its end: "" or "/prefix". */
+export const base = new URL(".", location.href.replace(/[#?].*$/, "")).pathname.replace(/\/$/, "");
+
+/** The address of a path of the API, such as "/models". */
+export function address(path: string): string {
+  return base + path;
+}
+
+/** An address that the API answered with, which may be absolute: as the page's origin has it. */
+export function local(url: string): string {
+  const parsed = new URL(url, location.href);
+  return parsed.pathname + parsed.search;
+}
+
+/** An error answer of the API. `message` says what to do. */
+export class ApiError extends Error {
+  override name = "ApiError";
+  readonly status: number;
+  readonly code: string;
+  readonly requestId: string;
+  /** The whole answer, for errors with further fields. */
+  readonly body: Record<string, unknown>;
+
+  constructor(status: number, body: Record<string, unknown>) {
+    super(String(body.message ?? `The server answered ${status}.`));
+    this.status = status;
+    this.code = String(body.code ?? "");
+    this.requestId = String(body.request_id ?? "");
+    this.body = body;
+  }
+}
+
+/** The server could not be reached: it is stopped, or the network is gone. */
+export class Unreachable extends Error {
+  override name = "Unreachable";
+}
+
+/** What an answer's body and status mean as an error; a 401 lets the page ask for a token. */
+export function failure(status: number, body: unknown): ApiError {
+  if (status === 401) signedOut();
+  const fields = typeof body === "object" && body !== null ? (body as Record<string, unknown>) : {};
+  return new ApiError(status, fields);
+}
+
+async function send(request: Request): Promise<Response> {
+  try {
+    return await fetch(request);
+  } catch (error) {
+    if (error instanceof DOMException && error.name === "AbortError") throw error;
+    throw new Unreachable(String(error));
+  }
+}
+
+/** The typed client: `await answer(api.GET("/models"))`. */
+export const api = createClient<paths>({ baseUrl: base, credentials: "same-origin", fetch: send });
+
+/** The body of a successful answer. Throws ApiError or Unreachable. */
+export async function answer<T>(
+  call: Promise<{ data?: T; error?: unknown; response: Response }>,
+): Promise<T> {
+  const { data, error, response } = await call;
+  if (!response.ok) throw failure(response.status, error);
+  return data as T;
+}
+
+export interface SendingOptions {
+  method?: "POST" | "PUT";
+  /** Called with the share that was sent, 0 to 1. */
+  onProgress?: (share: number) => void;
+  signal?: AbortSignal;
+}
+
+/** Send a form or file and tell the progress, which fetch cannot. Throws as `answer`. */
+export function sendForm<T>(path: string, body: FormData | Blob, options: SendingOptions = {}): Promise<T> {
+  return new Promise((done, fail) => {
+    const request = new XMLHttpRequest();
+    request.open(options.method ?? "POST", address(path));
+    request.setRequestHeader("Accept", "application/json");
+    request.responseType = "text";
+    request.upload.onprogress = (event) => {
+      if (event.lengthComputable) options.onProgress?.(event.loaded / event.total);
+    };
+    request.onload = () => {
+      let parsed: unknown = null;
+      try {
+        parsed = JSON.parse(request.responseText);
+      } catch {
+        // An answer of a proxy in between; the status says enough.
+      }
+      if (request.status >= 200 && request.status < 300) done(parsed as T);
+      else fail(failure(request.status, parsed));
+    };
+    request.onerror = () => fail(new Unreachable("The connection was lost."));
+    request.onabort = () => fail(new DOMException("Cancelled.", "AbortError"));
+    options.signal?.addEventListener("abort", () => request.abort());
+    if (options.signal?.aborted) request.abort();
+    else request.send(body);
+  });
+}

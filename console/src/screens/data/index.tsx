@@ -1,0 +1,5 @@
+import { text } from "./text";
+
+export default function Data() {
+  return <h1>{text().title}</h1>;
+}
