@@ -219,7 +219,7 @@ class AnnotationEntries:
         accept = (dataset.options.get("bands") or {}).get("accept", 0.0) if dataset else 0.0
         return [
             resolve_record(
-                [_source_annotation(row) for row in rows],
+                [source_annotation(row) for row in rows],
                 self.file(dataset_id, content, rows[-1].suffix),
                 accept,
             )
@@ -385,7 +385,8 @@ def _columns(entry: AnnotationEntry) -> dict[str, Any]:
     return {name: getattr(entry, name) for name in names}
 
 
-def _source_annotation(row: AnnotationEntry) -> SourceAnnotation:
+def source_annotation(row: AnnotationEntry) -> SourceAnnotation:
+    """The annotations of an entry whose image is stored."""
     return SourceAnnotation(
         content=row.content or "",
         kind=cast("EntryKind", row.kind),

@@ -20,6 +20,7 @@ HUMAN_KINDS: tuple[EntryKind, ...] = ("person", "tool")
 PERSON, ORIGINAL = "person", "original"  # values of `ImageRecord.by`; else a model's id
 PRELABEL_RANK, ORIGINAL_RANK = -2, -1  # lower than those of human annotations
 CORRECTION_RANK = 10  # HTTP corrections; the rank of a tool's annotations is 0, or 1 (ground truth)
+AUTHOR = "author"  # key in the document of a person's annotation: their name, if it is known
 BEFORE = "before"  # key in the document of a human annotation: the prelabels that preceded it
 
 
@@ -109,13 +110,12 @@ def resolve_record(
     """The record of an image that several sources have annotated.
 
     Args:
-        annotations: In ascending order of rank. The last one is effective; if that is an HTTP
-            correction and a tool's annotations are newer, those are.
+        annotations: In ascending order of rank; see `effective`.
         file: Path of the image file.
         accept: Smallest score at which a model's object is accepted. An image that only a model
             has annotated is trained on if it has objects and all of them reach this score.
     """
-    first, last = annotations[0], _effective(annotations)
+    first, last = annotations[0], effective(annotations)
     found = Annotations.from_json(last.annotations)
     sure = len(found) > 0 and all((thing.score or 0.0) >= accept for thing in found.objects)
     if first.kind in HUMAN_KINDS:  # the lowest rank is human, so all are
@@ -137,7 +137,11 @@ def resolve_record(
     )
 
 
-def _effective(annotations: Sequence[SourceAnnotation]) -> SourceAnnotation:
+def effective(annotations: Sequence[SourceAnnotation]) -> SourceAnnotation:
+    """The annotations that count, of those of one image in ascending order of rank.
+
+    They are the last ones; if those are an HTTP correction and a tool's are newer, the tool's.
+    """
     last = annotations[-1]
     sent = [one for one in annotations if one.kind == "tool"]
     if last.kind == "person" and sent and sent[-1].at > last.at:

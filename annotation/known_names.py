@@ -1,12 +1,31 @@
-"""Maps class names as people and tools write them to the class names of a dataset."""
+"""The class names of a dataset, and how names as people and tools write them map to them."""
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
-from formats.annotations import Annotations
+from annotation.tables import AnnotatedDataset
+from formats.annotations import Annotations, keypoint_labels
+
+
+def names_of(
+    card: Mapping[str, Any], dataset: AnnotatedDataset | None
+) -> tuple[list[str], list[str]]:
+    """The class names and keypoint names of a dataset.
+
+    Args:
+        card: The dataset's card.
+        dataset: Its row in the annotation store; None for an upload that was never corrected.
+    """
+    options = dataset.options if dataset is not None else {}
+    names = list(options.get("names") or card["classes"])
+    points = list(options.get("keypoint_names") or ())
+    if not points and card.get("keypoints"):
+        points = list(keypoint_labels(None, card["keypoints"][0]))
+    return names, points
 
 
 def tidy(name: str) -> str:

@@ -135,6 +135,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     from fastapi import Depends, FastAPI
 
     from api import docs
+    from api.console import image_annotations
     from api.middleware.queries import known_query
     from api.openapi import document, operation_id
     from api.routes import (
@@ -182,7 +183,8 @@ def create_app(gateway: Gateway) -> FastAPI:
     measuring = (comparison, evaluations, metrics)
     tools = (annotate, label_studio, xanylabeling, cvat)
     data = (annotation_queue, batch_annotation, corrections, revisions, datasets)
-    modules = (infer, index, docs, *changing, *tools, *measuring, *data, local_files)
+    console = (image_annotations,)
+    modules = (infer, index, docs, *changing, *tools, *measuring, *data, *console, local_files)
     routers = [module.router for module in (*modules, jobs, train, training, webhooks)]
     for router in routers:
         app.include_router(router)

@@ -18,6 +18,7 @@ from annotation.corrections.reader import read_correction
 from annotation.datasets import AnnotatedDatasets, upload_source
 from annotation.history import is_upload, newest, revision_row
 from annotation.image_records import ImageRecord
+from annotation.known_names import names_of
 from annotation.originals import adopt, originals
 from annotation.revision_builder import build
 from annotation.tables import AnnotatedDataset
@@ -27,7 +28,7 @@ from dataset.documents.submission import Submission
 from dataset.revisions import get_revision
 from dataset.store import DatasetStore
 from errors import BackendUnavailable
-from formats.annotations import Format, keypoint_labels
+from formats.annotations import Format
 from settings import Settings
 
 # Builds a permanent revision of a dataset that belongs to an annotation tool's project
@@ -164,14 +165,7 @@ class CorrectionSubmission:
 
     def _names(self) -> tuple[list[str], list[str]]:
         """The dataset's class names and keypoint names."""
-        card = self.datasets.get(self.dataset_id)
-        dataset = self._known_dataset()
-        options = dataset.options if dataset is not None else {}
-        names = list(options.get("names") or card["classes"])
-        points = list(options.get("keypoint_names") or ())
-        if not points and card.get("keypoints"):
-            points = list(keypoint_labels(None, card["keypoints"][0]))
-        return names, points
+        return names_of(self.datasets.get(self.dataset_id), self._known_dataset())
 
     def _images(self) -> list[ImageRecord]:
         """The dataset's images. Unlike `_growing_dataset`, it adds no row for an upload."""

@@ -10,6 +10,8 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import FileResponse
 
+from annotation.drafts.image_state import ImageReader
+from api.console.image_annotations import read_image
 from api.dependencies import GatewayDep
 from api.groups import ANNOTATE
 from api.middleware.auth import require_annotate, require_use
@@ -92,9 +94,10 @@ async def queue(
     responses=errors(404) | IMAGE,
 )
 async def picture(dataset_id: str, content: str, gateway: GatewayDep) -> FileResponse:
-    """An image of a dataset that people annotate, by its content."""
-    path = await asyncio.to_thread(gateway.annotated.entries.image_path, dataset_id, content)
-    kind = CONTENT_TYPES.get(path.suffix, "application/octet-stream")
+    """An image of a dataset, by its content."""
+    reader = ImageReader(gateway.datasets, gateway.annotated)
+    path = await read_image(reader, dataset_id, partial(reader.file, dataset_id, content))
+    kind = CONTENT_TYPES.get(path.suffix.lower(), "application/octet-stream")
     return FileResponse(path, media_type=kind, headers={"X-Content-Type-Options": "nosniff"})
 
 
