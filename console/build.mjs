@@ -21,6 +21,7 @@ await build({
   charset: "utf8",
   legalComments: "eof",
   logLevel: "warning",
+  preserveSymlinks: true, // the output names its parts alike wherever node_modules lies
   define: { "process.env.NODE_ENV": '"production"' },
   loader: { ".svg": "dataurl" },
 });

@@ -1,5 +1,5 @@
 import { Component, type ComponentChildren, type ComponentType } from "preact";
-import { useEffect } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 import { Empty, ErrorBox, Loading, Notice } from "../components/Feedback";
 import { Toasts } from "../components/Toast";
 import { connected } from "../events";
@@ -105,9 +105,10 @@ export function App({ startFailed, retry }: { startFailed: unknown; retry: () =>
 
 /** Said only when it lasts: a stream that is opened again at once is no news. */
 function Offline() {
-  return (
-    <div class="offline">
-      <Notice kind="warn">{text().offline}</Notice>
-    </div>
-  );
+  const [lasts, setLasts] = useState(false);
+  useEffect(() => {
+    const timer = setTimeout(() => setLasts(true), 4000);
+    return () => clearTimeout(timer);
+  }, []);
+  return lasts ? <Notice kind="warn">{text().offline}</Notice> : null;
 }
