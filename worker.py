@@ -53,9 +53,14 @@ def work(job: WorkerJob, row: Job, registry: Registry) -> dict[str, Any]:
 
         run_trial(TrialRecipe.model_validate(row.recipe), job, registry)
         return {}
+    if row.kind == "import":
+        from annotation.uploads.import_job import ImportRecipe, run_import
+
+        run_import(ImportRecipe.model_validate(row.recipe), job, registry)
+        return {}
     raise VisionLoopError(
         f"Jobs of kind {row.kind!r} cannot be run. Known kinds: training, evaluation, annotation, "
-        "fetch, export and engine."
+        "fetch, export, engine and import."
     )
 
 

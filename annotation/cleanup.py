@@ -1,4 +1,4 @@
-"""Deletes datasets, and leftovers of batch annotations that were cancelled or never queued."""
+"""Deletes datasets, and leftovers of uploads and batch annotations that were cancelled."""
 
 from __future__ import annotations
 
@@ -78,7 +78,11 @@ def leftovers(
         min_age: Age in seconds from which they are old; at least MIN_AGE.
     """
     min_age = max(min_age, MIN_AGE)
-    recipes = [job.recipe for job in jobs.list("annotation", "queued", "running", "stopping")]
+    recipes = [
+        job.recipe
+        for kind in ("annotation", "import")
+        for job in jobs.list(kind, "queued", "running", "stopping")
+    ]
     needed = {recipe.get("dataset_id") for recipe in recipes}
     latest = (datetime.now(UTC) - timedelta(seconds=min_age)).isoformat(timespec="milliseconds")
     for dataset_id in store.batches_before(latest) - needed:

@@ -235,6 +235,24 @@ class AnnotationEntries:
         with self.database.write() as session:
             add_entries(session, dataset_id, entries)
 
+    def add_images(self, dataset_id: str, entries: Iterable[AnnotationEntry]) -> None:
+        """Store entries of new images, which `keep` has stored, without replacing others."""
+        with self.database.write() as session:
+            known = set(
+                session.scalars(
+                    select(AnnotationEntry.content).where(AnnotationEntry.dataset_id == dataset_id)
+                )
+            )
+            add_entries(session, dataset_id, (one for one in entries if one.content not in known))
+            _touch(session, dataset_id)
+
+    def contents(self, dataset_id: str) -> set[str]:
+        """SHA-256 of the images of a dataset."""
+        row = AnnotationEntry
+        query = select(row.content).where(row.dataset_id == dataset_id, row.content.is_not(None))
+        with self.database.read() as session:
+            return {content for content in session.scalars(query) if content}
+
     def prelabelled(self, dataset_id: str) -> dict[str, AnnotationEntry]:
         """SHA-256 of an image → the model's entry for it."""
         row = AnnotationEntry

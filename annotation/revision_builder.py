@@ -99,7 +99,7 @@ def build(
             _write(partial, [record for record in records if record.trains], task, known)
             write_revision(new_revision(number, records, task, known, keep), partial, records)
         try:
-            card = _card(dataset, final, number, records, task)
+            card = _card(dataset, final, number, records, task, known)
             card["waiting"] = len(store.entries.waiting(dataset.id))
             # The card's content is on the disk before the dataset's row is written.
             with atomic_path(folder / CARD) as written:
@@ -180,6 +180,7 @@ def _card(
     number: int,
     records: Sequence[ImageRecord],
     task: Task,
+    known: KnownNames,
 ) -> dict[str, Any]:
     folder = revision_folder.parent.parent
     top = revision_folder if task == "classify" else revision_folder / "data.yaml"
@@ -206,17 +207,19 @@ def _card(
                 f"{card['to_review']} of {len(records)} images wait for review by a person: GET "
                 f"/api/annotation/queue?dataset={dataset.id}. "
             )
-        return card | _unusable(task, records, f"{waiting}{error.message}")
+        return card | _unusable(task, records, known, f"{waiting}{error.message}")
 
 
-def _unusable(task: Task, records: Sequence[ImageRecord], message: str) -> dict[str, Any]:
+def _unusable(
+    task: Task, records: Sequence[ImageRecord], known: KnownNames, message: str
+) -> dict[str, Any]:
     """The card's fields in place of an inspection report, if the dataset cannot be trained on."""
-    labels = sorted({thing.label for one in records for thing in one.annotations.objects})
+    labels = {thing.label for one in records for thing in one.annotations.objects}
     problem = {"kind": "empty", "message": message, "count": 1, "examples": [], "fatal": True}
     return {
         "task": task,
         "usable": False,
-        "classes": labels,
+        "classes": list(known.classes(labels)),
         "splits": {},
         "class_counts": [],
         "image_size": None,

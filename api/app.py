@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 IMPORT, UPLOAD, CHECK = "/models/import", "/api/datasets", "/api/datasets/check"
 COMPARE = "/metrics/compare"
 BATCH, CORRECT = "/api/auto_annotate/batch", "/api/datasets/*/annotations"
+IMAGES = "/api/datasets/*/images"
 DOWNLOAD = "/models/*/download"  # makes some files itself
 READ = ("/api/datasets/*/export", "/api/datasets/*/diff", "/api/annotation/queue")
 TASKS = "/label-studio/predict"  # path of a request with many tasks; Label Studio waits 100 s
@@ -135,7 +136,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     from fastapi import Depends, FastAPI
 
     from api import docs
-    from api.console import image_annotations
+    from api.console import dataset_images, image_annotations
     from api.middleware.queries import known_query
     from api.openapi import document, operation_id
     from api.routes import (
@@ -183,7 +184,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     measuring = (comparison, evaluations, metrics)
     tools = (annotate, label_studio, xanylabeling, cvat)
     data = (annotation_queue, batch_annotation, corrections, revisions, datasets)
-    console = (image_annotations,)
+    console = (image_annotations, dataset_images)
     modules = (infer, index, docs, *changing, *tools, *measuring, *data, *console, local_files)
     routers = [module.router for module in (*modules, jobs, train, training, webhooks)]
     for router in routers:
@@ -255,7 +256,7 @@ def with_middleware(
     from serving.gateways.peers import shared_folder
 
     hide_paths(server_folders(settings))
-    uploads = dict.fromkeys((UPLOAD, BATCH, CORRECT), settings.max_upload_bytes)
+    uploads = dict.fromkeys((UPLOAD, BATCH, CORRECT, IMAGES), settings.max_upload_bytes)
     larger = PathTable({IMPORT: settings.max_model_bytes} | uploads)
     app = BodyLimit(
         app,
@@ -267,7 +268,7 @@ def with_middleware(
     limit = RateLimit(app, settings.rate_limit, shared_folder(settings))
     app = Auth(limit, settings, limit, access)
     app = Origins(app, settings, lambda: access is not None and access().live.closed)
-    slow = (IMPORT, UPLOAD, CHECK, COMPARE, BATCH, CORRECT, DOWNLOAD, *READ, *TRAIN)
+    slow = (IMPORT, UPLOAD, CHECK, COMPARE, BATCH, CORRECT, IMAGES, DOWNLOAD, *READ, *TRAIN)
     longer = PathTable(dict.fromkeys(slow, settings.import_timeout))
     longer[TASKS] = max(settings.request_timeout, TASKS_TIMEOUT)
     app = Errors(app, settings.request_timeout, longer)

@@ -107,6 +107,12 @@ def forget(root: Path) -> None:
     _Cache(root).file.unlink(missing_ok=True)
 
 
+def move(old: Path, new: Path) -> None:
+    """Give the cache of a dataset that was moved, with its files, to its new folder."""
+    with contextlib.suppress(OSError):  # then the images are scanned again
+        _Cache(old).file.rename(_Cache(new).file)
+
+
 def fingerprint(parts: Iterable[tuple[str, str]], description: object) -> str:
     """SHA-256 (hex) over (name, content hash) pairs, sorted by name, and a description.
 

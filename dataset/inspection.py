@@ -117,7 +117,7 @@ def _classification_dataset(
         unlabelled = tuple(waiting.get(data_yaml.UNLABELLED, ()))
         described.sources.pop(data_yaml.UNLABELLED, None)
         if unlabelled and not described.sources:
-            return _unlabelled(root, "classify", (), unlabelled, findings)
+            return _unlabelled(root, "classify", described.names, unlabelled, findings)
         names, found = class_folders.read_splits(described.sources, roots, findings, min_classes)
     if not found.get("val"):
         _note_held_out(findings, "val" in found)

@@ -36,6 +36,7 @@ HEADLINES = {
     "duplicate_train": "Images that are in train more than once",
     "unlisted_format": "Files of a format that training cannot read, ignored",
     "not_unpacked": "Files of the zip that are neither images nor readable labels, ignored",
+    "renamed_file": "Files whose name another one had already, renamed",
     "unused_image": "Images that no split of the data.yaml contains, not used",
     "listed_line": "Lines of image lists that are not paths of images, ignored",
     "missing_file": "Images in image lists that do not exist, ignored",

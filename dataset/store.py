@@ -63,18 +63,21 @@ class DatasetStore:
         with temporary_folder(self.staging) as folder:
             yield folder
 
-    def keep(self, staged: Path, name: str, card: Mapping[str, Any]) -> dict[str, Any]:
+    def keep(
+        self, staged: Path, name: str, card: Mapping[str, Any], dataset_id: str = ""
+    ) -> dict[str, Any]:
         """Make a staged folder a dataset.
 
         Args:
             staged: The temporary folder, with the data in its subfolder `DATA`.
             name: Display name; the id begins with it.
             card: Further fields of the card.
+            dataset_id: Id of the dataset, from `new_id`; empty: a new one.
 
         Returns:
             The complete card.
         """
-        new_id = self._new_id(name)
+        new_id = dataset_id or self.new_id(name)
         written: dict[str, Any] = {
             "id": new_id,
             "name": name,
@@ -183,7 +186,8 @@ class DatasetStore:
         with contextlib.suppress(OSError):
             yield from self.folder.iterdir()
 
-    def _new_id(self, name: str) -> str:
+    def new_id(self, name: str) -> str:
+        """An id for a new dataset, which begins with its name."""
         slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "dataset"
         return f"{slug}-{''.join(secrets.choice(_ALPHABET) for _ in range(8))}"
 

@@ -105,7 +105,7 @@ def unpack(file: Path | IO[bytes], folder: Path, max_upload: int, reserve: int =
     if not wanted:
         left_out = " ".join(finding.message for finding in findings.result())
         raise DatasetInvalid(f"The zip contains neither images nor labels. {left_out}".strip())
-    return Unpacked(_unwrap(folder), len(wanted), size, skipped, findings.result())
+    return Unpacked(unwrap(folder), len(wanted), size, skipped, findings.result())
 
 
 def safe_name(name: str) -> tuple[str, ...]:
@@ -216,7 +216,7 @@ def _chunks(source: IO[bytes]) -> Iterator[bytes]:
         yield chunk
 
 
-def _unwrap(folder: Path) -> Path:
+def unwrap(folder: Path) -> Path:
     """The innermost folder that contains everything.
 
     Folders of splits, images or labels are not entered: they are part of the dataset's layout.

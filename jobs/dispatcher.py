@@ -324,7 +324,8 @@ class Dispatcher:
                 self._end(running)
             self._end_if_stalled(running, job)
             self._observe(running, job)
-        await self._fill(1 - self._count(LIGHT), LIGHT)
+        for kind in LIGHT:
+            await self._fill(1 - self._count((kind,)), (kind,))
         heavy = len(self._running) - self._count(LIGHT) - self._count(IDLE)
         await self._fill(self.slots - heavy)
         await self._fill_idle()

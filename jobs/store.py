@@ -42,10 +42,13 @@ from jobs.webhooks.deliveries import enqueue
 from request_id import REQUEST_ID
 from short_ids import RULE, SHORTEST, only_match
 
-Kind = Literal["training", "evaluation", "export", "annotation", "fetch", "engine"]
+Kind = Literal["training", "evaluation", "export", "annotation", "fetch", "engine", "import"]
 
-KINDS: tuple[Kind, ...] = ("training", "evaluation", "export", "annotation", "fetch", "engine")
-LIGHT: tuple[Kind, ...] = ("fetch",)  # kinds that run beside the jobs of the slots, one at a time
+KINDS: tuple[Kind, ...] = (
+    "training", "evaluation", "export", "annotation", "fetch", "engine", "import",
+)  # fmt: skip
+# Kinds that run beside the jobs of the slots, one of each kind at a time
+LIGHT: tuple[Kind, ...] = ("fetch", "import")
 IDLE: tuple[Kind, ...] = ("engine",)  # kinds that run while no other job waits or runs
 LIVE: tuple[Status, ...] = ("running", "stopping")  # statuses of jobs that have or had a process
 

@@ -22,7 +22,7 @@ def test_a_kind_without_an_implementation_fails_and_names_those_with_one(tmp_pat
     job = store.create(kind, config={}, recipe={})
     expected = (
         "Jobs of kind 'polish' cannot be run. Known kinds: training, evaluation, annotation, "
-        "fetch, export and engine"
+        "fetch, export, engine and import"
     )
     with pytest.raises(VisionLoopError, match=expected):
         worker.work(WorkerJob(store, job), job, Registry(store.database))

@@ -4,35 +4,29 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-from filelock import Timeout
-
 from annotation.corrections.application import corrected, preview
 from annotation.corrections.correction import Correction, CorrectionRules
 from annotation.corrections.reader import read_correction
+from annotation.corrections.revising import BuildProject, revise
 from annotation.datasets import AnnotatedDatasets, upload_source
 from annotation.history import is_upload, newest, revision_row
 from annotation.image_records import ImageRecord
 from annotation.known_names import names_of
 from annotation.originals import adopt, originals
-from annotation.revision_builder import build
 from annotation.tables import AnnotatedDataset
 from dataset import zip_archive
 from dataset.documents.reader import from_folder, from_json, parse
 from dataset.documents.submission import Submission
 from dataset.revisions import get_revision
 from dataset.store import DatasetStore
-from errors import BackendUnavailable
 from formats.annotations import Format
 from settings import Settings
-
-# Builds a permanent revision of a dataset that belongs to an annotation tool's project
-BuildProject = Callable[[AnnotatedDataset], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -138,7 +132,8 @@ class CorrectionSubmission:
         else:
             dataset = self._growing_dataset()
             with corrected(self.annotated, dataset, correction):
-                number = self._revise(dataset)["revision"]
+                card = revise(self.annotated, self.datasets, dataset, self.build_project)
+                number = card["revision"]
         revision = get_revision(self.datasets.folder / self.dataset_id, number)
         row = revision_row(self.dataset_id, revision)
         return self._answer(row, correction, corrections=revision.corrections)
@@ -199,29 +194,6 @@ class CorrectionSubmission:
             "objects": sum(len(found) for found, _, _ in after),
             "kept": True,
         }
-
-    def _revise(self, dataset: AnnotatedDataset) -> dict[str, Any]:
-        """Build a permanent revision of a dataset; returns its card.
-
-        Raises:
-            BackendUnavailable: Other processes have locked the dataset for too long.
-        """
-        options = dataset.options
-        try:
-            if dataset.kind == "project":  # its labelling configuration defines the classes
-                return self.build_project(dataset)
-            return build(
-                self.annotated,
-                dataset,
-                task=options.get("task") or self.datasets.get(dataset.id)["task"],
-                names=options["names"],
-                keypoint_names=options["keypoint_names"],
-                keep=True,
-            )
-        except Timeout:
-            raise BackendUnavailable(
-                f"Other requests are still changing '{dataset.id}'. Nothing was changed. Try again."
-            ) from None
 
     @contextmanager
     def _temporary_folder(self) -> Iterator[Path]:

@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
 
@@ -30,6 +30,7 @@ from formats.xml_documents import xml_format
 from models_store.description import Task
 
 DOCUMENTS = frozenset({".json", ".xml", ".txt", ".names"})  # suffixes of possible annotations
+_ANNOTATIONS = DOCUMENTS | {".yaml", ".yml", ".csv"}
 MAX_DOCUMENTS = 50  # maximum number of further documents that are read if there is a description
 MAX_DOCUMENT_BYTES = 64 * 2**20  # maximum bytes of such a document
 MAX_LINES = 20  # maximum number of lines that are read of a text file
@@ -55,8 +56,14 @@ class Understood:
     findings: tuple[Finding, ...] = ()
 
 
-def understand(root: Path, task: Task | None, spare: Path, max_pixels: int) -> Understood:
-    """Detect the format of an unpacked zip.
+def understand(
+    root: Path,
+    task: Task | None,
+    spare: Path,
+    max_pixels: int,
+    classes: Sequence[str] = (),
+) -> Understood:
+    """Detect the format of an unpacked upload.
 
     It is a dataset with a data.yaml, annotation documents with their images, one folder of images
     per class, or images alone.
@@ -66,17 +73,20 @@ def understand(root: Path, task: Task | None, spare: Path, max_pixels: int) -> U
         task: The requested task, if any.
         spare: Folder to create for a dataset that is converted from documents.
         max_pixels: Maximum number of pixels of an image.
+        classes: The classes to annotate; the upload is then images alone, in any folders.
 
     Raises:
         DatasetInvalid, ValidationFailed: It is none of these, or several.
     """
+    if classes:
+        return _to_annotate(root, task, spare, max_pixels, classes)
     described = find_description(root)
     if described is not None:
         others = _other_documents(root)
         if not others or _has_label_files(root):
             return Understood(described, "yolo", findings=_other_findings(described, others, root))
-    classes = task in (None, "classify") and _class_folders(root)
-    if classes and not any(path.suffix.lower() in DOCUMENTS for path in root.rglob("*")):
+    class_folders = task in (None, "classify") and _class_folders(root)
+    if class_folders and not any(path.suffix.lower() in DOCUMENTS for path in root.rglob("*")):
         return Understood(root, "folders", findings=_tables(root))
     sent = from_folder(root, None, (), (), classify=False)
     _refuse_tables(root, sent)
@@ -84,7 +94,7 @@ def understand(root: Path, task: Task | None, spare: Path, max_pixels: int) -> U
         if sent.forms == ("yolo",) and (root / "classes.txt").is_file():
             return Understood(root, "yolo")  # Label Studio exports YOLO without a data.yaml
         return _made(root, sent, task, spare, max_pixels)
-    if classes:
+    if class_folders:
         return Understood(root, "folders")
     if sent.images:
         return _made(root, sent, task, spare, max_pixels)
@@ -110,6 +120,20 @@ def find_description(root: Path) -> Path | None:
             "(train: [a/images, b/images]). A class id must mean the same class in all of them."
         )
     return found[0] if found else None
+
+
+def _to_annotate(
+    root: Path, task: Task | None, spare: Path, max_pixels: int, classes: Sequence[str]
+) -> Understood:
+    """Images alone, with the classes that people are going to annotate."""
+    others = [path for path in sorted(root.rglob("*")) if path.suffix.lower() in _ANNOTATIONS]
+    if others:
+        raise DatasetInvalid(
+            f"'classes' is for images without annotations, but there is {others[0].name}. Leave "
+            "out 'classes', or upload the images alone."
+        )
+    sent = from_folder(root, None, (), (), classify=False)
+    return _made(root, replace(sent, classes=tuple(classes)), task, spare, max_pixels)
 
 
 def _made(

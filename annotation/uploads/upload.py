@@ -1,4 +1,4 @@
-"""Stores an uploaded zip as a dataset, atomically."""
+"""Stores an upload, a zip or several files, as a dataset, atomically."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import hashlib
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
 from annotation.uploads.description import count_images, refuse_two, understand, unused_images
 from annotation.uploads.intake import intake_of
+from annotation.uploads.loose_files import LooseFile, place
 from dataset import image_scan, zip_archive
 from dataset.documents.reader import READ
+from dataset.image_scan import Progress, no_progress
 from dataset.inspection import inspect
 from dataset.report import report
 from dataset.store import DATA, DatasetStore
@@ -22,32 +24,68 @@ from models_store.description import Task
 
 MADE = "made"  # folder of a dataset converted from documents, until it is renamed to `data`
 
+Content = Path | IO[bytes] | Sequence[LooseFile]
+"""What is uploaded: a zip, or several files."""
+
+
+@dataclass(frozen=True)
+class UploadOptions:
+    """What the client says about an upload.
+
+    Attributes:
+        name: The display name.
+        task: The task; None: the one that the annotations fit.
+        classes: The classes of images without annotations, in order; empty: none is known yet.
+    """
+
+    name: str
+    task: Task | None = None
+    classes: tuple[str, ...] = ()
+
 
 def add_upload(
-    store: DatasetStore, file: Path | IO[bytes], name: str, task: Task | None = None
+    store: DatasetStore, file: Content, name: str, task: Task | None = None
 ) -> dict[str, Any]:
-    """Unpack and inspect an uploaded zip, and store it as a dataset with a new id.
+    """Store an upload as a dataset with a new id; as `store_upload`. Returns its card."""
+    return store_upload(store, file, UploadOptions(name, task))
+
+
+def store_upload(
+    store: DatasetStore,
+    content: Content,
+    options: UploadOptions,
+    dataset_id: str = "",
+    progress: Progress = no_progress,
+) -> dict[str, Any]:
+    """Unpack and inspect an upload, and store it as a dataset.
 
     Reads and writes files: call it off the event loop.
 
     Args:
         store: The store for the dataset.
-        file: The zip.
-        name: The display name.
-        task: The task; None: the one that the annotations fit.
+        content: The zip or the files.
+        options: What the client says about it.
+        dataset_id: Id of the new dataset; empty: a new one.
+        progress: Called while the images are read, with their number so far and in all. An
+            exception that it raises ends the upload, and nothing is stored.
 
     Returns:
         The dataset's card.
 
     Raises:
-        DatasetInvalid, PayloadTooLarge: The zip is invalid or too large; nothing is stored.
+        DatasetInvalid, PayloadTooLarge: The upload is invalid or too large; nothing is stored.
     """
-    name = name.strip()[:100] or "dataset"
-    digest = _sha256(file)
+    name = options.name.strip()[:100] or "dataset"
+    digest = "" if isinstance(content, Sequence) else _sha256(content)
     with store.staged() as staged:
         (staged / DATA).mkdir()
-        unpacked = zip_archive.unpack(file, staged / DATA, store.max_upload, store.reserve)
-        found = understand(unpacked.root, task, staged / MADE, store.max_pixels)
+        if isinstance(content, Sequence):
+            unpacked = place(content, staged / DATA, store.max_upload, store.reserve)
+        else:
+            unpacked = zip_archive.unpack(content, staged / DATA, store.max_upload, store.reserve)
+        found = understand(
+            unpacked.root, options.task, staged / MADE, store.max_pixels, options.classes
+        )
         if found.intake is not None and found.intake.form == "images":
             _refuse_unread(unpacked.perhaps_labels)
         if found.intake is not None:  # the images were moved to MADE; DATA holds documents only
@@ -56,11 +94,12 @@ def add_upload(
             top = staged / DATA / found.top.relative_to(staged / MADE)
         else:
             top = found.top
-        dataset = inspect(top, task or found.task, [staged])
+        dataset = inspect(top, options.task or found.task, [staged])
         unused = unused_images(unpacked.root, dataset) if found.intake is None else ()
         refuse_two(found, unused)
         findings = (*unpacked.findings, *found.findings, *unused)
         dataset = replace(dataset, inspection_findings=(*dataset.inspection_findings, *findings))
+        dataset.scan(progress)
         intake = found.intake or intake_of(dataset, found.form, count_images(unpacked.root))
         card: dict[str, Any] = {
             "size_bytes": unpacked.size,
@@ -70,8 +109,11 @@ def add_upload(
             "upload_sha256": digest,
         }
         card |= report(dataset) | intake.to_json()
-        image_scan.forget(dataset.root)
-        return store.keep(staged, name, card)
+        kept = store.keep(staged, name, card, dataset_id)
+        # The next reader of the images need not decode them again.
+        inside = dataset.root.relative_to(staged.resolve())
+        image_scan.move(dataset.root, (store.folder / kept["id"]).resolve() / inside)
+        return kept
 
 
 def _sha256(file: Path | IO[bytes]) -> str:
@@ -90,7 +132,7 @@ def _refuse_unread(names: Sequence[str]) -> None:
     if names:
         shown = ", ".join(names[:5])
         raise DatasetInvalid(
-            f"The zip contains images and {shown}, which may contain their annotations in a "
+            f"The upload contains images and {shown}, which may contain their annotations in a "
             f"format that is not supported. {READ}. To annotate the images here, upload the "
             "images alone."
         )

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from pathlib import PurePath
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.datastructures import UploadFile
+from starlette.responses import JSONResponse
 
 from annotation import cleanup
-from annotation.uploads.upload import add_upload
+from annotation.uploads.import_job import submit_import
+from annotation.uploads.reception import receive
+from annotation.uploads.upload import UploadOptions
+from api.console.uploads import FILES, TASKS, UploadFields, read_upload, uploaded
 from api.dependencies import GatewayDep
 from api.groups import DATASETS
+from api.job_control import notify_trainer
 from api.middleware.auth import (
     require_admin,
     require_annotate,
@@ -23,39 +26,31 @@ from api.middleware.auth import (
 )
 from api.middleware.errors import check
 from api.middleware.request_state import changed
-from api.requests import UPLOAD_IN_MEMORY, fields, json_body, read_form
+from api.requests import fields, json_body
 from api.schemas import RequestFields, errors, form_body, json_request_body
 from api.thread_pool import slow_reads, slow_work
 from dataset import contact_sheet
 from dataset.report import report
-from errors import NoFileUploaded
+from jobs.states import MEANINGS, Status
+from jobs.store import Job
 from models_store.description import Task
 from serving.gateway import Gateway
 from serving.gateways.one_process import OneAtATime
 
 router = APIRouter(prefix="/api/datasets", tags=[DATASETS], dependencies=[Depends(require_use)])
 
-TASKS = "detect, segment, pose or classify; empty: the task that fits the labels"
-
 _one_at_a_time = OneAtATime("upload")  # held while an upload is unpacked and checked
 
 
-class Options(RequestFields):
-    """Name and task of a dataset."""
+class UploadForm(UploadFields):
+    file: str = Field(description=FILES, json_schema_extra={"format": "binary"})
 
-    files: ClassVar[tuple[str, ...]] = ("file",)
+
+class Choice(RequestFields):
+    """A dataset that is on the server."""
 
     name: str = Field("", max_length=100, description="a name of at most 100 characters")
     task: Task | None = Field(None, description=TASKS)
-
-
-class UploadForm(Options):
-    file: str = Field(description="the zip", json_schema_extra={"format": "binary"})
-
-
-class Choice(Options):
-    files = ()
-
     data_path: str = Field(
         min_length=1,
         max_length=4096,
@@ -163,31 +158,44 @@ class DatasetList(BaseModel):
     datasets: list[Dataset]
 
 
+class ImportStarted(BaseModel):
+    """The answer to an upload with `background`."""
+
+    status: Status = Field(examples=["queued"], description=MEANINGS)
+    message: str = Field(description="a sentence for people")
+    job_id: str = Field(description="the job's id, for GET /jobs/{job_id}")
+    dataset_id: str = Field(description="id of the dataset that exists once the job is completed")
+
+
 @router.post(
     "",
     status_code=201,
     response_model=Dataset,
-    responses=errors(400, 403, 413),
+    responses=errors(400, 403, 413)
+    | {202: {"model": ImportStarted, "description": "`background` was true: a job does it"}},
     dependencies=[Depends(require_annotate)],
     openapi_extra=form_body(UploadForm),
 )
 async def upload(request: Request, gateway: GatewayDep) -> Any:
-    """Upload a zip that becomes a dataset.
+    """Upload a zip, or several images, that becomes a dataset.
 
     The zip has a data.yaml with images and labels; an export of an annotation tool (COCO, LabelMe,
     Pascal VOC, CVAT, Label Studio, YOLO) with its images; one folder of images per class; or
-    images alone, to annotate. The response accounts for every image and object. A dataset with
-    fatal problems is stored too, so that its problems can be read.
+    images alone, to annotate. Several files count as if they were in one zip. The response accounts
+    for every image and object. A dataset with fatal problems is stored too, so that its problems
+    can be read.
     """
-    form = await read_form(request, UPLOAD_IN_MEMORY)
+    form = await read_upload(request)
     try:
-        options = check(Options, fields(form, "file"))
-        file = form.get("file")
-        if not isinstance(file, UploadFile):
-            raise NoFileUploaded("Send the zip as a file in the form field 'file'.")
-        name = options.name or PurePath(file.filename or "").stem
+        sent = check(UploadFields, fields(form, "file"))
+        content, named = uploaded(form)
+        options = UploadOptions(sent.name or named, sent.task, sent.classes)
+        if sent.background:
+            stores = gateway.datasets, gateway.jobs
+            job = await slow_work.run(partial(submit_import, content, options, *stores))
+            return _import_started(gateway, job)
         async with _one_at_a_time:
-            add = partial(add_upload, gateway.datasets, file.file, name, options.task)
+            add = partial(receive, gateway.datasets, gateway.annotated, content, options)
             card = await slow_work.run(add)
             changed(f"uploaded the dataset {card['name']}", card["id"])
             return card
@@ -252,6 +260,20 @@ async def delete_dataset(dataset_id: str, gateway: GatewayDep) -> Response:
     )
     changed("deleted the dataset")
     return Response(status_code=204)
+
+
+def _import_started(gateway: Gateway, job: Job) -> JSONResponse:
+    """Notify the Trainer of an import job. Returns the response."""
+    dataset_id = str(job.recipe["dataset_id"])
+    changed(f"started the upload of the dataset {dataset_id}", job.id)
+    notify_trainer(gateway, job)
+    started = ImportStarted(
+        status="queued",
+        message=f"The upload is received. A job checks it and makes {dataset_id}.",
+        job_id=job.id,
+        dataset_id=dataset_id,
+    )
+    return JSONResponse(started.model_dump(mode="json"), 202)
 
 
 def _check(gateway: Gateway, choice: Choice) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def test_what_cannot_become_a_revision_is_withdrawn(
         archive.writestr("classes.txt", "\n".join(SHAPES))
     files = {"file": ("more.zip", buffer.getvalue())}
     with monkeypatch.context() as patched:
-        patched.setattr("annotation.corrections.submission.build", busy)
+        patched.setattr("annotation.corrections.revising.build", busy)
         answer = service.call(service.app, "POST", path, files=files)
         assert (answer.status_code, answer.json()["code"]) == (503, "BACKEND_UNAVAILABLE")
     assert pictures() == before

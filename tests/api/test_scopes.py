@@ -16,6 +16,7 @@ ABOVE_USE = {
     "POST /api/auto_annotate/batch": "annotate",
     "POST /api/datasets": "annotate",
     "POST /api/datasets/check": "annotate",
+    "POST /api/datasets/{dataset_id}/images": "annotate",
     "POST /api/datasets/{dataset_id}/annotations": "annotate",
     "GET /api/annotation/kept/{image_id}": "annotate",
     "GET /models/{model_id}/live/kept": "annotate",

@@ -1,0 +1,31 @@
+"""Receives an upload: stores it as a dataset, and images alone as one that people annotate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from annotation.datasets import AnnotatedDatasets
+from annotation.originals import adopt
+from annotation.uploads.upload import Content, UploadOptions, store_upload
+from dataset.image_scan import Progress, no_progress
+from dataset.store import DatasetStore
+
+IMAGES_ALONE = "images"  # `source_format` of an upload without annotations
+
+
+def receive(
+    datasets: DatasetStore,
+    annotated: AnnotatedDatasets,
+    content: Content,
+    options: UploadOptions,
+    dataset_id: str = "",
+    progress: Progress = no_progress,
+) -> dict[str, Any]:
+    """Store an upload as a dataset; its images are in the annotation queue if none is annotated.
+
+    The arguments, the answer and the errors are those of `store_upload`.
+    """
+    card = store_upload(datasets, content, options, dataset_id, progress)
+    if card["source_format"] == IMAGES_ALONE:
+        adopt(annotated, datasets, card["id"])
+    return card
