@@ -7,6 +7,7 @@ import logging
 import queue
 import threading
 import time
+from collections.abc import Callable
 
 from access.audit import AuditLog
 from access.entry import Entry, without_secrets
@@ -33,15 +34,22 @@ class AuditWriter:
         tokens: Where uses of tokens are stored.
         days: Age in days from which entries are deleted; 0: never.
         pause: Seconds between two attempts to write.
+        also_prune: Called when old entries are deleted, to delete what else is old.
     """
 
     def __init__(
-        self, trail: AuditLog, tokens: TokenStore, days: int, pause: float = PAUSE
+        self,
+        trail: AuditLog,
+        tokens: TokenStore,
+        days: int,
+        pause: float = PAUSE,
+        also_prune: Callable[[], object] = lambda: None,
     ) -> None:
         self.trail = trail
         self.tokens = tokens
         self.days = days
         self.pause = pause
+        self.also_prune = also_prune
         self._queue: queue.Queue[Entry | str | None] = queue.Queue(MOST_WAITING)
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
@@ -134,3 +142,7 @@ class AuditWriter:
                 log.info("%d entries of the audit trail were older than %d days", count, self.days)
         except Exception as error:
             log.warning("Old entries of the audit trail cannot be deleted: %s", error)
+        try:
+            self.also_prune()
+        except Exception as error:
+            log.warning("Sessions that have expired cannot be deleted: %s", error)

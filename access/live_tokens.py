@@ -1,4 +1,4 @@
-"""The named tokens in memory, as every request is checked against them.
+"""The named tokens and the sessions in memory, as every request is checked against them.
 
 They follow changes of other processes of this machine at once, and of other machines within a
 second, or when a token is not known.
@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from access.sessions import COOKIE_LENGTH, BrowserSession, hash_of
 from access.tokens import TOKEN, Snapshot, Token, TokenStore, digest_of
 from database import FAILURES
 
@@ -24,7 +25,7 @@ USED_STEP = 600.0  # seconds after which a token that is used again is noted aga
 
 
 class LiveTokens:
-    """The tokens of a snapshot that is read again every second; safe to share between threads.
+    """Tokens and sessions of a snapshot that is read again every second; for several threads.
 
     Args:
         store: Where the tokens are.
@@ -44,6 +45,7 @@ class LiveTokens:
         self._lock = threading.Lock()
         self._snapshot: Snapshot | None = None
         self._by_id: dict[str, Token] = {}
+        self._sessions: dict[str, BrowserSession] = {}  # hash of the cookie → its session
         self._checked = -refresh_seconds
         self._change = 0  # of the database, when the snapshot was read
         self._missed = -MISS_SECONDS
@@ -67,15 +69,36 @@ class LiveTokens:
         form = TOKEN.fullmatch(text)
         if form is None:
             return None
-        self._current()
-        found = self._by_id.get(form[1])
-        if found is None and time.monotonic() - self._missed >= MISS_SECONDS:
-            self._missed = time.monotonic()
-            self.refresh()
+        found = self.by_id(form[1])
+        if found is None and self._read_again():
             found = self._by_id.get(form[1])
         if found is None or not hmac.compare_digest(digest_of(text), found.digest):
             return None
         return found
+
+    def by_id(self, identity: str) -> Token | None:
+        """The token of this id, as `find` returns it."""
+        self._current()
+        return self._by_id.get(identity)
+
+    def session(self, cookie: str) -> BrowserSession | None:
+        """The session of this cookie; None if there is none, or it has ended.
+
+        Raises:
+            SQLAlchemyError, DatabaseBusy: They were never read, and cannot be read now.
+        """
+        if len(cookie) != COOKIE_LENGTH:
+            return None
+        self._current()
+        found = self._sessions.get(hash_of(cookie))
+        if found is None and self._read_again():
+            found = self._sessions.get(hash_of(cookie))
+        return None if found is None or found.expired else found
+
+    @property
+    def any_valid(self) -> bool:
+        """Whether a named token is valid."""
+        return any(token.state == "valid" for token in self._current().tokens)
 
     def used(self, token: Token) -> None:
         """Note that a token has just been used."""
@@ -88,6 +111,14 @@ class LiveTokens:
         """Read the tokens now, if they have changed."""
         self._checked = -self._refresh_seconds
         self._current()
+
+    def _read_again(self) -> bool:
+        """Read because something is unknown, unless that was done just now. Returns whether."""
+        if time.monotonic() - self._missed < MISS_SECONDS:
+            return False
+        self._missed = time.monotonic()
+        self.refresh()
+        return True
 
     def _current(self) -> Snapshot:
         snapshot, change = self._snapshot, self.store.database.change()
@@ -108,6 +139,7 @@ class LiveTokens:
                 found = last
             if found is not last:
                 self._by_id = {token.id: token for token in found.tokens}
+                self._sessions = {session.hash: session for session in found.sessions}
                 self._snapshot = found
             self._checked, self._change = started, change
             return found

@@ -1,4 +1,4 @@
-"""Database tables of the named tokens and of the audit trail.
+"""Database tables of the named tokens, of browsers' sessions and of the audit trail.
 
 The names of tables and columns are stored data; migrations refer to them.
 """
@@ -33,6 +33,18 @@ class AccessToken(Base):
     last_used_at: Mapped[str | None] = mapped_column(String(40))  # behind by up to USED_STEP
     revoked_at: Mapped[str | None] = mapped_column(String(40))
     revoked_by: Mapped[str | None] = mapped_column(String(80))
+
+
+class AccessSession(Base):
+    """A browser's session: a cookie that stands for a token. See `access.sessions`."""
+
+    __tablename__ = "access_sessions"
+
+    hash: Mapped[str] = mapped_column(String(64), primary_key=True)  # SHA-256 of the cookie
+    token_id: Mapped[str | None] = mapped_column(String(12))  # None: a token of the environment
+    binding: Mapped[str | None] = mapped_column(String(64))  # to such a token, which it hides
+    created_at: Mapped[str] = mapped_column(String(40), default=now)
+    expires_at: Mapped[str] = mapped_column(String(40))
 
 
 class AuditEntry(Base):

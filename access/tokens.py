@@ -21,9 +21,11 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from access.generation import GENERATION, raise_generation
 from access.scopes import ADMIN, ORDER, ScopeName, including
+from access.sessions import BrowserSession, all_sessions
 from access.tables import LONGEST_NAME, AccessToken
-from database import CHANGED, Database, State, now
+from database import Database, State, now
 from errors import Conflict, NotFound, ValidationFailed
 
 PREFIX = "vl_"
@@ -35,7 +37,7 @@ ID = re.compile(r"[0-9a-f]{12}", re.ASCII)
 RESERVED = frozenset({"open", "self", "unknown"})  # words of the audit trail and of a path
 MOST_LIVING = 1000
 
-GENERATION, CLOSED = "tokens", "closed"  # keys of the table `state`
+CLOSED = "closed"  # a key of the table `state`
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +88,12 @@ class Token:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All tokens by id, and whether the server is closed, at one time."""
+    """All tokens, all sessions, and whether the server is closed, at one time."""
 
     generation: int = -1
     closed: bool = False
     tokens: tuple[Token, ...] = ()
+    sessions: tuple[BrowserSession, ...] = ()
 
 
 def digest_of(token: str) -> bytes:
@@ -113,7 +116,7 @@ class TokenStore:
         return sorted(found, key=lambda token: token.state != "valid")
 
     def snapshot(self, last: Snapshot, patience: float | None = None) -> Snapshot:
-        """The present tokens; `last` if nothing has changed since."""
+        """The present tokens and sessions; `last` if nothing has changed since."""
         with self.database.read(patience) as session:
             numbers = {
                 row.key: row.number
@@ -122,7 +125,8 @@ class TokenStore:
             generation = numbers.get(GENERATION, 0)
             if generation == last.generation:
                 return last
-            return Snapshot(generation, numbers.get(CLOSED, 0) > 0, tuple(_all(session)))
+            closed = numbers.get(CLOSED, 0) > 0
+            return Snapshot(generation, closed, tuple(_all(session)), all_sessions(session))
 
     # --- changing
 
@@ -174,7 +178,7 @@ class TokenStore:
                 session.flush()
                 session.add(row)
                 _set(session, CLOSED, 1)
-                _raise_generation(session)
+                raise_generation(session)
         except IntegrityError:  # another process was faster
             raise taken from None
         return _token(row), text
@@ -197,7 +201,7 @@ class TokenStore:
             if row is None or row.revoked_at is not None:
                 raise NotFound(f"No token {_shown(key)!r} that can be revoked. {_known(session)}")
             row.revoked_at, row.revoked_by, row.living_name = now(), by[:80], None
-            _raise_generation(session)
+            raise_generation(session)
         return _token(row)
 
     def reopen(self) -> bool:
@@ -222,7 +226,7 @@ class TokenStore:
             if row is None or not row.number:
                 return False
             row.number = 0
-            _raise_generation(session)
+            raise_generation(session)
         return True
 
     def note_used(self, identities: Sequence[str]) -> None:
@@ -286,13 +290,3 @@ def _token(row: AccessToken) -> Token:
 
 def _set(session: Session, key: str, number: int) -> None:
     session.merge(State(key=key, number=number))
-
-
-def _raise_generation(session: Session) -> None:
-    """Increment the counter, so that other processes reload their tokens."""
-    session.info[CHANGED] = True
-    row = session.get(State, GENERATION, with_for_update=True)
-    if row is None:
-        session.add(State(key=GENERATION, number=1))
-    else:
-        row.number += 1

@@ -136,7 +136,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     from fastapi import Depends, FastAPI
 
     from api import docs
-    from api.console import dataset_images, image_annotations
+    from api.console import dataset_images, image_annotations, pages, session
     from api.middleware.queries import known_query
     from api.openapi import document, operation_id
     from api.routes import (
@@ -151,7 +151,6 @@ def create_app(gateway: Gateway) -> FastAPI:
         exports,
         fetch,
         imports,
-        index,
         infer,
         jobs,
         live,
@@ -184,8 +183,8 @@ def create_app(gateway: Gateway) -> FastAPI:
     measuring = (comparison, evaluations, metrics)
     tools = (annotate, label_studio, xanylabeling, cvat)
     data = (annotation_queue, batch_annotation, corrections, revisions, datasets)
-    console = (image_annotations, dataset_images)
-    modules = (infer, index, docs, *changing, *tools, *measuring, *data, *console, local_files)
+    console = (session, image_annotations, dataset_images)
+    modules = (infer, pages, docs, *changing, *tools, *measuring, *data, *console, local_files)
     routers = [module.router for module in (*modules, jobs, train, training, webhooks)]
     for router in routers:
         app.include_router(router)

@@ -40,6 +40,17 @@ def prefers_exposition(accept: str) -> bool:
     return max(texts) > json
 
 
+def accepts_html(accept: str) -> bool:
+    """Whether an `Accept` header names HTML, as browsers do for pages; `*/*` is not enough."""
+    return _ranges(accept).get("text/html", 0.0) > 0
+
+
+def accepts_gzip(accept_encoding: str) -> bool:
+    """Whether an `Accept-Encoding` header allows gzip."""
+    ranges = _ranges(accept_encoding)
+    return ranges.get("gzip", ranges.get("*", 0.0)) > 0
+
+
 def _ranges(accept: str) -> dict[str, float]:
     """The quality values (`q`) by media range; of a repeated range, the highest."""
     found: dict[str, float] = {}

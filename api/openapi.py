@@ -170,7 +170,8 @@ def _add_scopes(app: FastAPI, paths: dict[str, Any]) -> None:
     for path in NATIVE:
         paths[path]["post"]["x-scope"] = USE
     for path in OPEN & paths.keys():
-        paths[path]["get"]["security"] = []
+        for operation in paths[path].values():
+            operation["security"] = []
 
 
 def _bodies() -> APIRouter:

@@ -1,4 +1,4 @@
-"""Authentication by tokens, and the scope that each call needs."""
+"""Authentication by tokens and session cookies, and the scope that each call needs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import binascii
 import hmac
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -16,22 +17,26 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from access.scopes import ADMIN, ANNOTATE, ORDER, TRAIN, USE, ScopeName, highest, including
+from access.sessions import binding_of
 from api.middleware.errors import answer
 from api.middleware.limits import RateLimit
 from api.middleware.request_state import CURRENT, Exchange, caller, exchange
+from api.middleware.session_cookie import FOREIGN, same_origin, sent_cookies
 from errors import Forbidden, Unauthorized, VisionLoopError
 from jobs.caller import CALLER
 from settings import Settings
 
 if TYPE_CHECKING:
     from access.control import AccessControl
+    from access.live_tokens import LiveTokens
+    from access.sessions import BrowserSession
     from access.tokens import Token
     from jobs.store import Job
 
 # Paths that need no token, for probes and browsers; none reveals anything about models.
 PROBES = frozenset({"/livez", "/readyz", "/healthz", "/health"})  # the last is X-AnyLabeling's
-OPEN = PROBES | {"/", "/docs", "/redoc", "/openapi.json"}
-OPEN_FOLDER = "/static/"
+OPEN = PROBES | {"/", "/docs", "/redoc", "/openapi.json", "/session"}
+OPEN_FOLDERS = ("/static/", "/console/")  # scripts and styles of pages
 TASKS_FOLDER = "/tasks/"  # BentoML's own routes, which train and evaluate
 
 EVERYTHING = frozenset(ORDER)
@@ -49,6 +54,10 @@ class Auth:
     If only `VISIONLOOP_TOKEN` is set, it allows everything. If `VISIONLOOP_ADMIN_TOKEN` is set as
     well, the former allows use only. `limit` limits the rate of refused requests, so that tokens
     cannot be guessed. `access` has the named tokens; None: there are none.
+
+    A cookie of a session is read if no header has a token. Browsers add it to requests of other
+    pages of this host too, whatever their port. So a request by cookie that may change something
+    must say that it comes from this server's own pages.
     """
 
     def __init__(
@@ -57,12 +66,7 @@ class Auth:
         self.app = app
         self.limit = limit
         self.access = access
-        self.allowed: dict[bytes, tuple[frozenset[str], str]] = {}
-        if settings.token:
-            scopes = including(USE) if settings.admin_token else EVERYTHING
-            self.allowed[_digest(settings.token)] = scopes, TOKEN_NAME
-        if settings.admin_token:
-            self.allowed[_digest(settings.admin_token)] = EVERYTHING, ADMIN_TOKEN_NAME
+        self.allowed = environment_tokens(settings)
         self.anonymous = frozenset() if settings.token else including(USE)
         if not self.allowed:
             self.anonymous = EVERYTHING
@@ -79,7 +83,14 @@ class Auth:
         CALLER.set(caller(Request(scope)))
         CURRENT.set(state)
         path = scope["path"]
-        if USE not in state.scopes and path not in OPEN and not path.startswith(OPEN_FOLDER):
+        if state.session is not None and scope["method"] not in SAFE:
+            headers = Headers(scope=scope)
+            if not same_origin(headers):
+                foreign = Forbidden(FOREIGN.format(headers.get("origin", "none")[:100]))
+                state.refused = foreign.message
+                await answer(scope, foreign)(scope, receive, send)
+                return
+        if USE not in state.scopes and path not in OPEN and not path.startswith(OPEN_FOLDERS):
             state.changes = scope["method"] not in SAFE
             error = _unauthorized(scope, invalid)
             state.refused = error.message
@@ -101,27 +112,110 @@ class Auth:
             DatabaseBusy: The named tokens were never read, and cannot be read now.
         """
         invalid = None
-        for token in presented(Headers(scope=scope)):
-            digests = _digests(token)
-            for known, (scopes, name) in self.allowed.items():
-                if any(hmac.compare_digest(digest, known) for digest in digests):
-                    state.scopes, state.who, state.client = scopes, name, name
-                    return None
-            live = self.access().live if self.access else None
-            found = live.find(token) if live else None
-            if live and found and found.state == "valid":
-                live.used(found)
-                state.scopes, state.who, state.token = found.scopes, found.name, found
-                state.client = f"token {found.name}"
+        sent = list(presented(Headers(scope=scope)))
+        for token in sent:
+            known = environment_token(token, self.allowed) or named_token(token, self._live())
+            if isinstance(known, Known):
+                known.fill(state)
                 return None
-            invalid = found or invalid
+            invalid = known or invalid
+        for cookie in () if sent else sent_cookies(Headers(scope=scope)):
+            live = self._live()
+            session = live.session(cookie) if live else None
+            known = _of_session(cookie, session, self.allowed, live) if live and session else None
+            if isinstance(known, Known):
+                known.fill(state)
+                state.session = session
+                return None
+            invalid = known or invalid
         state.client = f"address {(scope.get('client') or ('',))[0]}"
         if invalid is not None:  # refused, even by a server that would serve it without a token
             state.scopes, state.who = frozenset(), invalid.name
             return invalid
-        closed = self.access is not None and self.access().live.closed
+        live = self._live()
+        closed = live is not None and live.closed
         state.scopes = frozenset() if closed else self.anonymous
         return None
+
+    def _live(self) -> LiveTokens | None:
+        """The named tokens and the sessions; opened late, as an environment token needs neither."""
+        return self.access().live if self.access else None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A valid token that was sent.
+
+    Attributes:
+        name: In the audit trail.
+        digest: Its SHA-256.
+        token: The named token; None: it is one of the environment.
+    """
+
+    scopes: frozenset[str]
+    name: str
+    digest: bytes
+    token: Token | None = None
+
+    def fill(self, state: Exchange) -> None:
+        """Have the request be one of this token."""
+        state.scopes, state.who, state.token = self.scopes, self.name, self.token
+        state.client = self.name if self.token is None else f"token {self.name}"
+
+
+EnvironmentTokens = dict[bytes, tuple[frozenset[str], str]]
+"""SHA-256 of a token → its scopes, and its name in the audit trail."""
+
+
+def environment_tokens(settings: Settings) -> EnvironmentTokens:
+    """The tokens of the settings."""
+    found: EnvironmentTokens = {}
+    if settings.token:
+        scopes = including(USE) if settings.admin_token else EVERYTHING
+        found[_digest(settings.token)] = scopes, TOKEN_NAME
+    if settings.admin_token:
+        found[_digest(settings.admin_token)] = EVERYTHING, ADMIN_TOKEN_NAME
+    return found
+
+
+def environment_token(text: str, allowed: EnvironmentTokens) -> Known | None:
+    """The token of the environment that a text is; None if it is none."""
+    digests = _digests(text)
+    for digest, (scopes, name) in allowed.items():
+        if any(hmac.compare_digest(sent, digest) for sent in digests):
+            return Known(scopes, name, digest)
+    return None
+
+
+def named_token(text: str, live: LiveTokens | None) -> Known | Token | None:
+    """The named token that a text is, noted as used; as it is stored, if it is not valid any more.
+
+    Raises:
+        DatabaseBusy: The named tokens were never read, and cannot be read now.
+    """
+    found = live.find(text) if live else None
+    return _in_use(found, live) if live and found else None
+
+
+def _in_use(token: Token, live: LiveTokens) -> Known | Token:
+    """The named token as a valid one, noted as used; as it is, if it is not valid."""
+    if token.state != "valid":
+        return token
+    live.used(token)
+    return Known(token.scopes, token.name, token.digest, token)
+
+
+def _of_session(
+    cookie: str, session: BrowserSession, allowed: EnvironmentTokens, live: LiveTokens
+) -> Known | Token | None:
+    """The token that a session stands for, as `named_token` has it; None if it is gone."""
+    if session.token_id is not None:
+        token = live.by_id(session.token_id)
+        return _in_use(token, live) if token else None
+    for digest, (scopes, name) in allowed.items():
+        if hmac.compare_digest(binding_of(cookie, digest), session.binding or ""):
+            return Known(scopes, name, digest)
+    return None
 
 
 def _digests(token: str) -> list[bytes]:
@@ -137,15 +231,23 @@ def _digest(token: SecretStr) -> bytes:
     return sha256(token.get_secret_value().encode()).digest()
 
 
+def not_valid(token: Token) -> VisionLoopError:
+    """The error for a named token that is revoked or expired."""
+    when = token.revoked_at or token.expires_at or ""
+    verb = "was revoked" if token.revoked_at else "has expired"
+    return Unauthorized(f"The token '{token.name}' {verb} ({when[:19]} UTC). Use another.")
+
+
 def _unauthorized(scope: Scope, invalid: Token | None) -> VisionLoopError:
     if invalid is not None:
-        when = invalid.revoked_at or invalid.expires_at or ""
-        verb = "was revoked" if invalid.revoked_at else "has expired"
-        return Unauthorized(f"The token '{invalid.name}' {verb} ({when[:19]} UTC). Use another.")
-    if any(presented(Headers(scope=scope))):
+        return not_valid(invalid)
+    headers = Headers(scope=scope)
+    if any(presented(headers)):
         return Unauthorized(
             "This token is unknown. Send one of the server's: 'Authorization: Bearer <token>'."
         )
+    if any(sent_cookies(headers)):
+        return Unauthorized("This session has ended. Sign in again, with a token.")
     return Unauthorized("A token is needed: send 'Authorization: Bearer <token>'.")
 
 

@@ -13,6 +13,7 @@ from starlette.types import Scope
 from access_log import UNMATCHED
 
 if TYPE_CHECKING:
+    from access.sessions import BrowserSession
     from access.tokens import Token
 
 KEY = "visionloop"
@@ -30,6 +31,7 @@ class Exchange:
         client: The name by which the rate limit counts the caller: `token NAME`, the name of an
             environment token, or `address IP`.
         token: The caller's named token, if it has one.
+        session: The session by whose cookie the caller is known; None: it sent a token, or nothing.
         code: The error code of the response; None: no error so far.
         notes: Sentences on query parameters that had no effect.
         proxied: Whether the request came through a proxy, so the caller is not on this machine.
@@ -47,6 +49,7 @@ class Exchange:
     who: str = NOBODY
     client: str = ""
     token: Token | None = None
+    session: BrowserSession | None = None
     code: str | None = None
     notes: list[str] = field(default_factory=list)
     proxied: bool = False
