@@ -17,6 +17,7 @@ import httpx
 import psutil
 import pytest
 
+from api.console import pages
 from synthetic.shapes import SHAPES
 from tests.support.closeness import assert_answers_close
 from tests.support.patience import PATIENCE, wait_until
@@ -103,6 +104,21 @@ def test_every_process_runs_the_code_of_the_bento(server: Server) -> None:
     processes = [psutil.Process(server.process.pid), *server.workers().values()]
     assert len(processes) == 5
     assert {process.cwd() for process in processes} == {str(source.resolve())}
+
+
+def test_the_console_is_served(server: Server, client: httpx.Client) -> None:
+    (source,) = Path(server.environment["BENTOML_HOME"]).glob("bentos/visionloop/*/src")
+    page = client.get("/", headers={"Accept": "text/html"})
+    assert page.headers["Content-Security-Policy"] == pages.POLICY
+    built = ROOT / "console" / "dist"
+    if not built.exists():  # a checkout in which it was never built
+        assert page.text == pages.NOT_BUILT
+        return
+    assert page.text == (built / "index.html").read_text()
+    for file in built.iterdir():
+        assert client.get(f"/console/{file.name}").content == file.read_bytes()
+    packed = source / "console"
+    assert [path.name for path in packed.iterdir()] == ["dist"]
 
 
 def test_an_image_gets_boxes(server: Server, client: httpx.Client) -> None:

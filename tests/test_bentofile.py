@@ -98,6 +98,8 @@ def test_no_tests_or_stray_files_are_packed() -> None:
     assert {name for name in extra if "/" not in name} == TEXTS
     assert not {name.split("/")[0] for name in extra} & OURS_ALONE
     assert {name for name in extra if name.startswith("bin/")} == {"bin/visionloop"}
+    of_console = {name for name in extra if name.startswith("console/")}
+    assert all(name.startswith("console/dist/") for name in of_console)
 
 
 @pytest.mark.parametrize(

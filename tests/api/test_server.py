@@ -307,15 +307,26 @@ def test_metrics_speak_to_prometheus_and_to_people(client: httpx.Client, picture
 
 @pytest.mark.parametrize("path", ["/", "/docs", "/redoc"])
 def test_pages_load_nothing_from_elsewhere(client: httpx.Client, path: str) -> None:
-    page = client.get(path)
+    page = client.get(path, headers={"Accept": "text/html"})
     assert page.status_code == 200
     assert page.headers["Content-Type"].startswith("text/html")
     assert "default-src" in page.headers["Content-Security-Policy"]
     for word in page.text.replace("'", '"').split('"')[1::2]:
         assert not word.startswith(("http", "//"))
         assert not word.startswith("/")  # a proxy may have taken a prefix off
-        if word.startswith("static/") or word in ("openapi.json", "models", "metrics"):
+        if word.startswith(("static/", "console/")) or word in ("openapi.json", "docs"):
             assert client.get(f"/{word}").status_code == 200
+
+
+def test_a_head_request_for_the_front_page_gets_its_headers(client: httpx.Client) -> None:
+    for accept in ("text/html", "*/*"):
+        headers = {"Accept": accept, "Accept-Encoding": "identity"}
+        head, page = (client.request(m, "/", headers=headers) for m in ("HEAD", "GET"))
+        assert head.status_code == 200
+        assert head.content == b""
+        for name in ("Content-Type", "Content-Length", "Vary"):
+            assert head.headers[name] == page.headers[name]
+        assert head.headers.get("ETag") == page.headers.get("ETag")
 
 
 def test_the_document_describes_what_there_is(client: httpx.Client) -> None:
