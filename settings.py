@@ -52,9 +52,9 @@ ROOT_PATH = r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]{1,100}){1,10}"
 """Pattern of a prefix: no character in it is ever escaped in a URL."""
 
 OWN_PATHS = frozenset(
-    ("annotate", "api", "audit", "console", "docs", "health", "healthz", "infer", "jobs",
+    ("annotate", "api", "audit", "console", "docs", "events", "health", "healthz", "infer", "jobs",
      "label-studio", "livez", "metrics", "models", "openapi.json", "predict", "readyz", "redoc",
-     "schema.json", "session", "static", "tasks", "tokens", "train", "v1", "webhooks")
+     "schema.json", "session", "static", "stats", "tasks", "tokens", "train", "v1", "webhooks")
 )  # fmt: skip
 """First parts of the service's own paths, which no prefix may begin with."""
 

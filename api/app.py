@@ -136,7 +136,8 @@ def create_app(gateway: Gateway) -> FastAPI:
     from fastapi import Depends, FastAPI
 
     from api import docs
-    from api.console import dataset_images, image_annotations, pages, session
+    from api.console import dataset_images, events, image_annotations, pages, session
+    from api.console.event_hub import EventHub
     from api.middleware.queries import known_query
     from api.openapi import document, operation_id
     from api.routes import (
@@ -178,12 +179,13 @@ def create_app(gateway: Gateway) -> FastAPI:
         generate_unique_id_function=operation_id,
     )
     app.state.gateway = gateway
+    app.state.events = EventHub(gateway)
     app.add_exception_handler(VisionLoopError, _answer)
     changing = (access, imports, fetch, shadow, models, exports, promotion, live)
     measuring = (comparison, evaluations, metrics)
     tools = (annotate, label_studio, xanylabeling, cvat)
     data = (annotation_queue, batch_annotation, corrections, revisions, datasets)
-    console = (session, image_annotations, dataset_images)
+    console = (session, image_annotations, dataset_images, events)
     modules = (infer, pages, docs, *changing, *tools, *measuring, *data, *console, local_files)
     routers = [module.router for module in (*modules, jobs, train, training, webhooks)]
     for router in routers:

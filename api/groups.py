@@ -16,6 +16,7 @@ JOBS = "Jobs"
 QUALITY = "Model quality"
 WEBHOOKS = "Webhooks"
 ACCESS = "Tokens and audit"
+OPERATION = "Operation"
 HEALTH = "Health"
 
 GROUPS = {
@@ -30,6 +31,7 @@ GROUPS = {
     QUALITY: "How good a model is: metrics, reports, comparisons, and live traffic.",
     TOOLS: "What Label Studio, CVAT and X-AnyLabeling call by themselves.",
     ACCESS: "Who may do what, and who did it.",
+    OPERATION: "Watch the service: rates and latencies of the last minutes, and what changes.",
     HEALTH: "For load balancers and supervisors: whether it lives, whether it can serve.",
 }
 """Group → one line for its readers; `/infer` first."""

@@ -14,6 +14,7 @@ from engines.trial_submission import TrialRecipe
 from errors import VisionLoopError
 from files import temporary_folder
 from models_store.registry import Registry
+from models_store.tables import record_event
 from models_store.versions import unless_deleted
 from synthetic.evaluation_sets import NAME, calibration_images, drawn_set
 
@@ -50,6 +51,9 @@ def run_trial(recipe: TrialRecipe, job: JobHandle, registry: Registry) -> None:
             idle=IdleMachine(job).wait,
         )
         choice = trial.run()
+        with registry.database.write() as session:
+            details = {"engine": choice.engine, "reason": choice.reason}
+            record_event(session, "engine", (model.name, model.version), details, job_id=job.id)
     figures = {
         f"{one.engine}_relative_time": one.relative_time
         for one in choice.engines

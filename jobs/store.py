@@ -104,7 +104,7 @@ class Job(Base):
     created_at: Mapped[str] = mapped_column(String(40), default=now)
     started_at: Mapped[str | None] = mapped_column(String(40))
     finished_at: Mapped[str | None] = mapped_column(String(40))
-    updated_at: Mapped[str] = mapped_column(String(40), default=now)
+    updated_at: Mapped[str] = mapped_column(String(40), default=now, index=True)
 
     @property
     def is_final(self) -> bool:

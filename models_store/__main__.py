@@ -264,7 +264,7 @@ def _fetch(registry: Registry, options: argparse.Namespace) -> None:
     if options.promote and not came.model.promoted:
         registry.promote(came.model.id, by_user())
     if options.activate:
-        registry.activate(came.model.name)
+        registry.activate(came.model.name, by_user().by)
     if came.new or options.promote or options.activate:
         _record(registry, "fetch", came.model.id, came.told)
     _print(registry.get(came.model.id), options)
@@ -309,7 +309,7 @@ def _class_names(text: str | None) -> list[str] | None:
 
 def _activate(registry: Registry, options: argparse.Namespace) -> None:
     before = registry.active_pointer()
-    model = registry.activate(options.model)
+    model = registry.activate(options.model, by_user().by)
     _record(
         registry, "activate", model.id, f"activated {options.model} (before: {before or 'none'})"
     )

@@ -43,7 +43,14 @@ from models_store.maintenance import (
 )
 from models_store.names import check_name, split_tag
 from models_store.store import ModelStore, StoredModel, content_hash, new_version
-from models_store.tables import Promotion, PublishedModel, generation, raise_generation
+from models_store.tables import (
+    ModelEventKind,
+    Promotion,
+    PublishedModel,
+    generation,
+    raise_generation,
+    record_event,
+)
 from models_store.versions import SHOWN_NAMES, ModelVersion, Snapshot, load_snapshot
 
 log = logging.getLogger(__name__)
@@ -189,6 +196,7 @@ class Registry:
                     session.add(
                         as_row(StoredModel(name, version, path, metadata, True), description)
                     )
+                    _record_published(session, name, version, source)
                     if promote:
                         why = DecisionReason(
                             by=str(source.get("kind")), job_id=source.get("job_id")
@@ -208,10 +216,10 @@ class Registry:
         self.refresh()
         return self.get(f"{name}:{version}")
 
-    def activate(self, model_id: str) -> ModelVersion:
+    def activate(self, model_id: str, by: str | None = None) -> ModelVersion:
         """Serve this model to requests that name none.
 
-        A bare name follows promotions; `name:version` is pinned.
+        A bare name follows promotions; `name:version` is pinned. `by` is who asked for it.
         """
         self.refresh()
         found = self.get(model_id)
@@ -222,10 +230,12 @@ class Registry:
                     f"No model {found.id!r}: it was deleted. GET /models lists the others."
                 )
             row = session.get(State, "active")
+            details = {"pointer": pointer, "before": row.text if row else None}
             if row is None:
                 session.add(State(key="active", text=pointer))
             else:
                 row.text = pointer
+            record_event(session, "activated", (found.name, found.version), details, by)
             raise_generation(session)
         self.refresh()
         return self.get(found.id)
@@ -341,6 +351,9 @@ class Registry:
                 if demoted:
                     record(session, "deleted", found.name, found.version, why)
                     session.delete(promotion)
+                details = {"promoted": demoted, "reasons": list(why.reasons)}
+                tag = (found.name, found.version)
+                record_event(session, "deleted", tag, details, why.by, why.job_id)
                 raise_generation(session)
             if demoted:
                 with _repaired_later():
@@ -462,6 +475,14 @@ def _repaired_later() -> Iterator[None]:
         yield
     except OSError as error:
         log.warning("The model store is written at the next start: %s", error)
+
+
+def _record_published(session: Session, name: str, version: str, source: Mapping[str, Any]) -> None:
+    """Record where a new version comes from, as it stays when the version is deleted."""
+    kind: ModelEventKind = "trained" if source.get("kind") == "train" else "imported"
+    facts = ("kind", "mode", "parent", "dataset", "file", "base")
+    details = {name: source[name] for name in facts if source.get(name)}
+    record_event(session, kind, (name, version), details, job_id=source.get("job_id"))
 
 
 def published(job_id: str, registry: Registry) -> ModelVersion | None:

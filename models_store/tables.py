@@ -1,13 +1,14 @@
-"""Database tables of the registry: published versions, promotions, and the change counter.
+"""Database tables of the registry: versions, promotions, events, and the change counter.
 
 The names of tables and columns are stored data; migrations refer to them.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from sqlalchemy import JSON, BigInteger, String, Text, select
+from sqlalchemy import JSON, BigInteger, Integer, String, Text, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from database import CHANGED, Base, State, now
@@ -36,6 +37,54 @@ class Promotion(Base):
     name: Mapped[str] = mapped_column(String(63), primary_key=True)
     version: Mapped[str] = mapped_column(String(63))
     promoted_at: Mapped[str] = mapped_column(String(40), default=now)
+
+
+ModelEventKind = Literal["trained", "imported", "activated", "deleted", "drift", "engine"]
+
+
+class ModelEvent(Base):
+    """Something that happened to a model version, besides the decisions on its promotion.
+
+    Rows are never changed, and stay when the version is deleted.
+    """
+
+    __tablename__ = "model_events"
+    __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012
+
+    number: Mapped[int] = mapped_column(Integer, primary_key=True)
+    name: Mapped[str] = mapped_column(String(63), index=True)
+    version: Mapped[str] = mapped_column(String(63))
+    kind: Mapped[str] = mapped_column(String(20))  # a ModelEventKind
+    by: Mapped[str | None] = mapped_column(String(80))  # None: a job or the service itself
+    job_id: Mapped[str | None] = mapped_column(String(32))
+    details: Mapped[dict[str, Any]]  # what the kind needs
+    at: Mapped[str] = mapped_column(String(40), default=now)
+
+    @property
+    def model_id(self) -> str:
+        return f"{self.name}:{self.version}"
+
+
+def record_event(
+    session: Session,
+    kind: ModelEventKind,
+    model: tuple[str, str],
+    details: Mapping[str, Any] | None = None,
+    by: str | None = None,
+    job_id: str | None = None,
+) -> None:
+    """Add an event of a version, given as name and version."""
+    name, version = model
+    session.add(
+        ModelEvent(
+            name=name,
+            version=version,
+            kind=kind,
+            by=by[:80] if by else None,
+            job_id=job_id,
+            details=dict(details or {}),
+        )
+    )
 
 
 def generation(session: Session) -> int:

@@ -241,10 +241,10 @@ class Gateway:
             return [_missing("model", active.id, reason, remedy)]
         return []
 
-    async def activate(self, model_id: str) -> ModelVersion:
-        """Make a model the one that serves requests without a model id."""
+    async def activate(self, model_id: str, by: str | None = None) -> ModelVersion:
+        """Make a model the one that serves requests without a model id; `by`: who asked for it."""
         await self._warm(self.registry.get(model_id))
-        model = await asyncio.to_thread(self.registry.activate, model_id)
+        model = await asyncio.to_thread(self.registry.activate, model_id, by)
         await self.shadow.look()
         return model
 

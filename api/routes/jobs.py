@@ -72,18 +72,21 @@ class JobViews(BaseModel):
 async def list_jobs(
     gateway: GatewayDep,
     kind: str = Query("", description=f"one of: {', '.join(KINDS)}"),
+    status: list[Status] = Query(
+        [], description="only jobs in this status; repeat it for jobs in one of several"
+    ),
     limit: int = Query(LISTED, ge=1, le=LISTED, description=f"a whole number from 1 to {LISTED}"),
     before: str = Query(
         "", description=f"a job's id, {RULE}; only jobs older than this one are listed"
     ),
 ) -> Any:
-    """The jobs, of every kind or of one, the newest first, in pages."""
+    """The jobs, of every kind or of one, in every status or in some, the newest first, in pages."""
     if kind and kind not in KINDS:
         raise ValidationFailed(f"'kind' must be one of {', '.join(KINDS)}; got {kind!r:.60}.")
     jobs = gateway.jobs
 
     def look() -> list[dict[str, Any]]:
-        found = jobs.list(kind or None, limit=limit, before=before or None)
+        found = jobs.list(kind or None, *status, limit=limit, before=before or None)
         return [view(gateway, job) for job in found]
 
     return {"jobs": await asyncio.to_thread(look)}

@@ -53,7 +53,7 @@ async def activate_model(request: Request, gateway: GatewayDep) -> Any:
     """
     choice = await json_body(request, schemas.ModelChoice)
     before = gateway.registry.active_pointer()
-    model = await gateway.activate(choice.model_id)
+    model = await gateway.activate(choice.model_id, caller(request))
     changed(f"activated {choice.model_id} (before: {before or 'none'})", model.id)
     [shown] = await _shown(gateway, model)
     return {"message": f"'{model.id}' is active.", "active_model": shown}

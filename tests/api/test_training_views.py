@@ -252,6 +252,26 @@ def test_a_long_list_comes_in_pages(service: Service) -> None:
     assert service.call(service.app, "GET", f"/jobs?before={UNKNOWN}").status_code == 404
 
 
+def test_a_list_can_be_of_some_statuses(service: Service) -> None:
+    queued, stopped, failed = (
+        service.jobs.create("annotation", config={}, recipe={}) for _ in range(3)
+    )
+    service.jobs.request_cancel(stopped.id)
+    service.jobs.finish(failed.id, "failed", "It broke.")
+    for query, wanted in (
+        ("status=queued", [queued]),
+        ("status=failed&status=stopped", [failed, stopped]),
+        ("status=failed&status=stopped&limit=1", [failed]),
+        (f"status=failed&status=stopped&before={failed.id}", [stopped]),
+        ("status=running", []),
+    ):
+        found = [job["job_id"] for job in service.get(f"/jobs?{query}")["jobs"]]
+        assert found == [job.id for job in wanted], query
+    wrong = service.call(service.app, "GET", "/jobs?status=cooking")
+    assert wrong.status_code == 400
+    assert "'queued', 'running'" in wrong.json()["message"]
+
+
 def test_an_export_is_listed_although_no_route_makes_one_yet(service: Service) -> None:
     assert service.get("/jobs?kind=export") == {"jobs": []}
     job = service.jobs.create("annotation", config={}, recipe={})
