@@ -199,6 +199,48 @@ class ConfirmationRequired(Conflict):
         return {**super().to_json(), "removes": self.removes}
 
 
+class DraftConflict(Conflict):
+    """Images of drafts were annotated by others meanwhile; `conflicts` lists them."""
+
+    code = "DRAFT_CONFLICT"
+
+    def __init__(
+        self,
+        message: str,
+        retry_after: float | None = None,
+        conflicts: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        super().__init__(message, retry_after)
+        self.conflicts = [dict(one) for one in conflicts]
+
+    def to_json(self) -> dict[str, Any]:
+        return {**super().to_json(), "conflicts": self.conflicts}
+
+
+class PreconditionFailed(VisionLoopError):
+    """What the client replaces has changed since it read it; `current` says who changed it."""
+
+    code, status = "PRECONDITION_FAILED", 412
+
+    def __init__(
+        self,
+        message: str,
+        retry_after: float | None = None,
+        current: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message, retry_after)
+        self.current = dict(current) if current is not None else None
+
+    def to_json(self) -> dict[str, Any]:
+        return {**super().to_json(), "current": self.current}
+
+
+class PreconditionRequired(VisionLoopError):
+    """The request does not say which version it replaces: `If-Match` or `If-None-Match: *`."""
+
+    code, status = "PRECONDITION_REQUIRED", 428
+
+
 class PayloadTooLarge(VisionLoopError):
     """The body or the image exceeds its limit; pixels are checked before decoding."""
 

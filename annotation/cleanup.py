@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from annotation.datasets import AnnotatedDatasets
+from annotation.drafts.store import DraftStore
 from dataset.store import CARD, DatasetStore
 from errors import Conflict, DatasetNotFound
 from jobs.store import JobStore
@@ -22,15 +24,24 @@ MIN_AGE = 3600.0  # seconds; a younger folder may belong to a request that is no
 
 
 def delete_dataset(
-    dataset_id: str, datasets: DatasetStore, annotated: AnnotatedDatasets, jobs: JobStore
+    dataset_id: str,
+    datasets: DatasetStore,
+    annotated: AnnotatedDatasets,
+    jobs: JobStore,
+    discard_drafts: bool = False,
 ) -> None:
     """Delete a dataset with its annotations.
 
     A tool's project has a dataset before its first annotation; it can be deleted too.
 
+    Args:
+        dataset_id: Id of the dataset.
+        datasets, annotated, jobs: The stores.
+        discard_drafts: Delete what people have drawn and not committed, too.
+
     Raises:
         DatasetNotFound: No dataset has this id.
-        Conflict: An unfinished job needs it.
+        Conflict: An unfinished job needs it, or there are drafts and `discard_drafts` is false.
     """
     try:
         datasets.get(dataset_id)
@@ -46,11 +57,24 @@ def delete_dataset(
             raise Conflict(
                 f"The job {job.id} uses '{dataset_id}'. Cancel the job, or wait until it ends."
             )
+    if not discard_drafts:
+        _refuse_drafts(dataset_id, DraftStore(annotated.database))
     if built:
         datasets.delete(dataset_id)
     else:
         shutil.rmtree(folder, ignore_errors=True)
     annotated.delete(dataset_id)
+
+
+def _refuse_drafts(dataset_id: str, drafts: DraftStore) -> None:
+    """Raises Conflict if people have drawn on images of a dataset and not committed it."""
+    count = Counter(draft.author for draft in drafts.list(dataset_id))
+    if count:
+        people = ", ".join(f"{author} ({number})" for author, number in count.most_common(5))
+        raise Conflict(
+            f"'{dataset_id}' has {count.total()} drafts that are not committed, by {people}. "
+            "Commit or discard them first, or delete them with it: discard_drafts=true."
+        )
 
 
 @dataclass(frozen=True)

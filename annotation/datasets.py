@@ -15,6 +15,7 @@ from typing import Any, Literal
 from sqlalchemy import delete, select, update
 from sqlalchemy.exc import IntegrityError
 
+from annotation.drafts.store import delete_drafts
 from annotation.entries import AnnotationEntries, add_entries
 from annotation.tables import AnnotatedDataset, AnnotationEntry
 from database import Database
@@ -151,6 +152,7 @@ class AnnotatedDatasets:
     def delete(self, dataset_id: str) -> None:
         """Delete the rows of a dataset. The caller deletes its folder."""
         with self.database.write() as session:
+            delete_drafts(session, dataset_id)
             entries = AnnotationEntry.dataset_id == dataset_id
             session.execute(delete(AnnotationEntry).where(entries))
             session.execute(delete(AnnotatedDataset).where(AnnotatedDataset.id == dataset_id))

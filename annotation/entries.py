@@ -5,7 +5,7 @@ An annotation is stored when it arrives; its image may be fetched later.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -15,6 +15,7 @@ from sqlalchemy import inspect, or_, select, update
 from sqlalchemy.orm import Session
 
 from annotation.image_records import (
+    AUTHOR,
     BEFORE,
     CORRECTION_RANK,
     HUMAN_KINDS,
@@ -323,6 +324,8 @@ class AnnotationEntries:
         found: Mapping[str, Annotations],
         suffixes: Mapping[str, str],
         names: Mapping[str, str],
+        author: str = "",
+        check: Callable[[Session], None] = lambda _: None,
     ) -> AppliedCorrection:
         """Store a person's annotations of images, in one transaction.
 
@@ -331,12 +334,15 @@ class AnnotationEntries:
             found: SHA-256 of an image → its annotations.
             suffixes: SHA-256 → suffix of the image's file.
             names: SHA-256 of a new image → its path.
+            author: The person's name; empty if it is not known.
+            check: Called first in the transaction; if it raises, nothing is stored.
 
         Returns:
             The record with which `withdraw` can undo the correction.
         """
         applied = AppliedCorrection(dataset_id)
         with self.database.write() as session:
+            check(session)
             for content, annotations in found.items():
                 key = _image_key("person", content)
                 entry = session.get(AnnotationEntry, (dataset_id, key))
@@ -350,7 +356,8 @@ class AnnotationEntries:
                 entry.rank = CORRECTION_RANK
                 before = _prelabels_before(session, dataset_id, content, now())
                 name = names.get(content) or entry.document.get("name", "")
-                entry.document = {"name": name, BEFORE: before}
+                made_by = {AUTHOR: author} if author else {}
+                entry.document = {"name": name, BEFORE: before} | made_by
                 entry.content, entry.suffix = content, suffixes[content]
                 entry.annotations, entry.error = annotations.to_json(), None
                 entry.number += 1

@@ -33,6 +33,7 @@ IMPORT, UPLOAD, CHECK = "/models/import", "/api/datasets", "/api/datasets/check"
 COMPARE = "/metrics/compare"
 BATCH, CORRECT = "/api/auto_annotate/batch", "/api/datasets/*/annotations"
 IMAGES = "/api/datasets/*/images"
+COMMIT = "/api/datasets/*/drafts/commit"
 DOWNLOAD = "/models/*/download"  # makes some files itself
 READ = ("/api/datasets/*/export", "/api/datasets/*/diff", "/api/annotation/queue")
 TASKS = "/label-studio/predict"  # path of a request with many tasks; Label Studio waits 100 s
@@ -136,7 +137,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     from fastapi import Depends, FastAPI
 
     from api import docs
-    from api.console import dataset_images, events, image_annotations, pages, session
+    from api.console import dataset_images, drafts, events, image_annotations, pages, session
     from api.console.event_hub import EventHub
     from api.middleware.queries import known_query
     from api.openapi import document, operation_id
@@ -185,7 +186,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     measuring = (comparison, evaluations, metrics)
     tools = (annotate, label_studio, xanylabeling, cvat)
     data = (annotation_queue, batch_annotation, corrections, revisions, datasets)
-    console = (session, image_annotations, dataset_images, events)
+    console = (session, image_annotations, dataset_images, drafts, events)
     modules = (infer, pages, docs, *changing, *tools, *measuring, *data, *console, local_files)
     routers = [module.router for module in (*modules, jobs, train, training, webhooks)]
     for router in routers:
@@ -269,7 +270,9 @@ def with_middleware(
     limit = RateLimit(app, settings.rate_limit, shared_folder(settings))
     app = Auth(limit, settings, limit, access)
     app = Origins(app, settings, lambda: access is not None and access().live.closed)
-    slow = (IMPORT, UPLOAD, CHECK, COMPARE, BATCH, CORRECT, IMAGES, DOWNLOAD, *READ, *TRAIN)
+    slow = (
+        IMPORT, UPLOAD, CHECK, COMPARE, BATCH, CORRECT, IMAGES, COMMIT, DOWNLOAD, *READ, *TRAIN
+    )  # fmt: skip
     longer = PathTable(dict.fromkeys(slow, settings.import_timeout))
     longer[TASKS] = max(settings.request_timeout, TASKS_TIMEOUT)
     app = Errors(app, settings.request_timeout, longer)

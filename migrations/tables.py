@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from access.tables import AccessToken
+from annotation.drafts.tables import Draft
 from annotation.prelabels import PrelabelRow
+from annotation.queue.tables import Claim
 from annotation.tables import AnnotatedDataset
 from database import Base, State
 from evaluation.store import EvaluationRow
@@ -21,6 +23,8 @@ MODULES = (  # importing a module declares its tables; one table of each module
     Decision,
     ShadowRow,
     AnnotatedDataset,
+    Draft,
+    Claim,
     EvaluationRow,
     Job,
     Delivery,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+from sqlalchemy.orm import Session
 
 from annotation.corrections.correction import Correction
 from annotation.datasets import AnnotatedDatasets
@@ -16,9 +18,16 @@ from formats.annotations import Annotations
 
 @contextmanager
 def corrected(
-    store: AnnotatedDatasets, dataset: AnnotatedDataset, correction: Correction
+    store: AnnotatedDatasets,
+    dataset: AnnotatedDataset,
+    correction: Correction,
+    author: str = "",
+    check: Callable[[Session], None] = lambda _: None,
 ) -> Iterator[None]:
-    """Apply a correction, as a context; if the block raises, undo it and delete its new images."""
+    """Apply a correction, as a context; if the block raises, undo it and delete its new images.
+
+    `author` and `check` are those of `AnnotationEntries.correct`.
+    """
     suffixes = {content: image.suffix for content, image in correction.images.items()}
     added: list[Path] = []
     applied: AppliedCorrection | None = None
@@ -30,7 +39,9 @@ def corrected(
             if not file.exists():
                 added.append(file)
             store.entries.keep(dataset.id, image.file.read_bytes())
-        applied = store.entries.correct(dataset.id, correction.found, suffixes, correction.names)
+        applied = store.entries.correct(
+            dataset.id, correction.found, suffixes, correction.names, author, check
+        )
         yield
     except BaseException:
         if applied is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from annotation.checked_annotations import NO_AREA_IN_IMAGE, checked, misfit
 from annotation.corrections import refusals
@@ -89,13 +90,16 @@ def _read_claim(made: Correction, claim: Claim, rules: CorrectionRules) -> None:
     found = with_known_names(described.read(image.size), rules.names)
     made.pass_over(described.skipped)
     fitting = _fitting(made, found, rules)
-    if not fitting.objects and not _has_no_objects(described, found, rules):
+    left = not fitting.objects and not described.stored
+    if left and not _has_no_objects(described, found, rules):
         made.left.add(image.content)
         return
     where = described.where or described.name
     stored = checked(fitting, where, image.size)
     made.oddities.add(fitting, stored, where)
-    _keep(made, image.content, stored, described)
+    made.received["objects"] += len(described.stored)
+    every = replace(stored, objects=(*described.stored, *stored.objects))
+    _keep(made, image.content, every, described)
 
 
 def _fitting(made: Correction, found: Annotations, rules: CorrectionRules) -> Annotations:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
+from sqlalchemy.orm import Session
+
 from annotation.corrections.application import corrected, preview
 from annotation.corrections.correction import Correction, CorrectionRules
 from annotation.corrections.reader import read_correction
@@ -40,6 +42,11 @@ class CorrectionPolicy:
         refuse_new: Reject classes that the dataset does not have.
         confirm: The client confirms the removal of many annotations.
         dry_run: Store nothing; return what would change.
+        author: The person's name; empty if it is not known.
+        check: See `AnnotationEntries.correct`.
+        finish: If everything is stored already, build the revision that an interrupted request
+            has not built.
+        differs: The annotations differ from the stored ones, even if only by a rounding.
     """
 
     form: Format | None = None
@@ -48,6 +55,10 @@ class CorrectionPolicy:
     refuse_new: bool = False
     confirm: bool = False
     dry_run: bool = False
+    author: str = ""
+    check: Callable[[Session], None] = lambda _: None
+    finish: bool = False
+    differs: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,7 +90,7 @@ class CorrectionSubmission:
         Raises:
             VisionLoopError: As `take` raises it, or the document cannot be read.
         """
-        names, points = self._names()
+        names, points = self.names()
         return self.take(from_json(parse(body, "The body"), self.policy.form, names, points))
 
     def take_document(self, file: IO[bytes], name: str) -> dict[str, Any]:
@@ -88,7 +99,7 @@ class CorrectionSubmission:
         Raises:
             VisionLoopError: As `take` raises it, or the document cannot be read.
         """
-        names, points = self._names()
+        names, points = self.names()
         with self._temporary_folder() as folder:
             folder.joinpath(*zip_archive.safe_name(name)).write_bytes(file.read())
             return self.take(from_folder(folder, self.policy.form, names, points))
@@ -99,7 +110,7 @@ class CorrectionSubmission:
         Raises:
             VisionLoopError: As `take` raises it, or the zip cannot be unpacked or read.
         """
-        names, points = self._names()
+        names, points = self.names()
         classify = self.datasets.get(self.dataset_id)["task"] == "classify"
         with self._temporary_folder() as folder:
             unpacked = zip_archive.unpack(
@@ -118,7 +129,7 @@ class CorrectionSubmission:
             Conflict: So many objects would be removed that the client must confirm it.
             BackendUnavailable: Other processes have locked the dataset for too long.
         """
-        names, _ = self._names()
+        names, _ = self.names()
         images = self._images()
         correction = read_correction(images, sent, self._rules(names))
         unconfirmed = correction.needs_confirmation and not self.policy.confirm
@@ -127,11 +138,15 @@ class CorrectionSubmission:
             return self._answer(row, correction, dry_run=True, confirmation_required=unconfirmed)
         if unconfirmed:
             raise correction.removes.error()
+        if self.policy.differs or (self.policy.finish and self._is_unfinished()):
+            correction.repeated = False
         if correction.repeated:
             number = newest(self.datasets, self.dataset_id)
         else:
             dataset = self._growing_dataset()
-            with corrected(self.annotated, dataset, correction):
+            with corrected(
+                self.annotated, dataset, correction, self.policy.author, self.policy.check
+            ):
                 card = revise(self.annotated, self.datasets, dataset, self.build_project)
                 number = card["revision"]
         revision = get_revision(self.datasets.folder / self.dataset_id, number)
@@ -158,7 +173,7 @@ class CorrectionSubmission:
         }
         return {"dataset_id": self.dataset_id, **row, **standard, **correction.to_json(), **more}
 
-    def _names(self) -> tuple[list[str], list[str]]:
+    def names(self) -> tuple[list[str], list[str]]:
         """The dataset's class names and keypoint names."""
         return names_of(self.datasets.get(self.dataset_id), self._known_dataset())
 
@@ -168,6 +183,11 @@ class CorrectionSubmission:
         if dataset is not None:
             return list(self.annotated.entries.records(dataset.id))
         return list(originals(self.datasets.open(self.dataset_id)))
+
+    def _is_unfinished(self) -> bool:
+        """Whether annotations are stored that no revision contains."""
+        dataset = self._known_dataset()
+        return dataset is not None and dataset.built < dataset.changes
 
     def _known_dataset(self) -> AnnotatedDataset | None:
         card = self.datasets.get(self.dataset_id)

@@ -253,11 +253,16 @@ async def sheet(
     responses=errors(403, 404, 409),
     dependencies=[Depends(require_admin)],
 )
-async def delete_dataset(dataset_id: str, gateway: GatewayDep) -> Response:
-    """Delete an uploaded dataset, unless a job needs it."""
-    await asyncio.to_thread(
-        cleanup.delete_dataset, dataset_id, gateway.datasets, gateway.annotated, gateway.jobs
-    )
+async def delete_dataset(
+    dataset_id: str,
+    gateway: GatewayDep,
+    discard_drafts: bool = Query(
+        False, description="true: delete what people have drawn and not committed, too"
+    ),
+) -> Response:
+    """Delete an uploaded dataset, unless a job needs it or people's drafts would be lost."""
+    stores = gateway.datasets, gateway.annotated, gateway.jobs
+    await asyncio.to_thread(cleanup.delete_dataset, dataset_id, *stores, discard_drafts)
     changed("deleted the dataset")
     return Response(status_code=204)
 

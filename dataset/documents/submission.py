@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from formats.annotations import Annotations
+from formats.annotations import Annotation, Annotations
 
 Size = tuple[int, int]
 Emptiness = Literal["finished", "stated", "unstated", "unfinished"]
@@ -33,6 +33,7 @@ class DescribedImage:
             `unfinished`: its annotation is not finished.
         why: The reason for `unfinished`: skipped, only predictions, not annotated.
         skipped: Reason → number of objects that the reader skipped.
+        stored: Further objects, which the dataset has exactly so: they are not checked again.
     """
 
     name: str
@@ -46,6 +47,7 @@ class DescribedImage:
     empty: Emptiness = "stated"
     why: str = ""
     skipped: Counter[str] = field(default_factory=Counter)
+    stored: tuple[Annotation, ...] = ()
 
 
 @dataclass(frozen=True)

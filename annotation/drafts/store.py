@@ -1,0 +1,232 @@
+"""The store of drafts. A draft is replaced only by a client that has seen its newest version."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal, get_args
+
+from sqlalchemy import delete, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from annotation.drafts.tables import Draft, DraftCommit
+from database import Database, now
+from errors import NotFound, PreconditionFailed
+
+DraftState = Literal["draft", "accepted", "skipped"]
+STATES: tuple[DraftState, ...] = get_args(DraftState)
+ANY = "*"  # in place of a version: whichever the newest is
+ANSWERS_DAYS = 30  # for so long a repeated commit is answered as the first
+
+
+@dataclass(frozen=True)
+class Place:
+    """Whose draft it is, and of which image.
+
+    Attributes:
+        dataset_id: Id of the dataset.
+        content: SHA-256 of the image's file.
+        author: The person.
+    """
+
+    dataset_id: str
+    content: str
+    author: str
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What a draft holds.
+
+    Attributes:
+        objects: The objects in the console's form.
+        state: `draft`: being drawn; `accepted`: to be committed; `skipped`: left for others.
+        base: `form.base_of` the annotations that it was drawn on.
+        reason: Why the image was skipped.
+        name: The image's path as users know it.
+    """
+
+    objects: Sequence[Mapping[str, Any]]
+    state: DraftState
+    base: str
+    reason: str = ""
+    name: str = ""
+
+
+class DraftStore:
+    """Reads and changes drafts; safe to share between threads and processes."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def get(self, place: Place) -> Draft:
+        """A draft. Raises NotFound."""
+        with self.database.read() as session:
+            found = _row(session, place)
+        if found is None:
+            raise NotFound(
+                f"{place.author} has no draft of the image {place.content[:64]!r} in "
+                f"'{place.dataset_id[:80]}'. It may have been committed or discarded."
+            )
+        return found
+
+    def put(self, place: Place, drawn: Drawn, seen: str | None) -> Draft:
+        """Store a draft.
+
+        Args:
+            place: Whose draft, of which image.
+            drawn: What was drawn.
+            seen: The version that the client replaces; None: there is none yet.
+
+        Returns:
+            The draft with its new version; if it is stored exactly so, with the one it has: the
+            client sends it again because it did not get the answer.
+
+        Raises:
+            PreconditionFailed: The newest version is another one; nothing was changed.
+        """
+        try:
+            return self._put(place, drawn, seen)
+        except IntegrityError:  # a database with several writers: another one was first
+            return self._put(place, drawn, seen)
+
+    def _put(self, place: Place, drawn: Drawn, seen: str | None) -> Draft:
+        with self.database.write() as session:
+            found = _row(session, place, lock=True)
+            if found is not None and _holds(found, drawn):
+                return found
+            _require(found, seen, place)
+            if found is None:
+                found = Draft(
+                    dataset_id=place.dataset_id, content=place.content, author=place.author
+                )
+                session.add(found)
+            found.version = secrets.token_hex(8)
+            found.state, found.base, found.reason = drawn.state, drawn.base, drawn.reason
+            found.objects, found.name = list(drawn.objects), drawn.name
+            found.updated_at = now()
+        return found
+
+    def discard(self, place: Place, seen: str) -> None:
+        """Delete a draft whose newest version the client has seen; one that is gone is no error.
+
+        Raises:
+            PreconditionFailed: The newest version is another one; nothing was changed.
+        """
+        with self.database.write() as session:
+            found = _row(session, place, lock=True)
+            if found is not None:
+                _require(found, seen, place)
+                session.delete(found)
+
+    def list(
+        self,
+        dataset_id: str,
+        author: str | None = None,
+        state: DraftState | None = None,
+        content: str | None = None,
+    ) -> list[Draft]:
+        """The drafts of a dataset, the newest change first."""
+        query = select(Draft).where(Draft.dataset_id == dataset_id)
+        if author is not None:
+            query = query.where(Draft.author == author)
+        if state is not None:
+            query = query.where(Draft.state == state)
+        if content is not None:
+            query = query.where(Draft.content == content)
+        order = (Draft.updated_at.desc(), Draft.content, Draft.author)
+        with self.database.read() as session:
+            return list(session.scalars(query.order_by(*order)))
+
+    # --- commits
+
+    def answered(self, dataset_id: str, author: str, key: str) -> dict[str, Any] | None:
+        """The answer of a commit that was made with this key; None if there was none."""
+        with self.database.read() as session:
+            found = session.get(DraftCommit, (dataset_id, author, key))
+            return found.answer if found is not None else None
+
+    def finish(
+        self,
+        committed: Sequence[Draft],
+        bases: Mapping[str, str],
+        key: str | None,
+        answer: dict[str, Any],
+    ) -> None:
+        """Delete drafts that were committed, and keep the answer.
+
+        A draft that was changed meanwhile stays; it is then one of what was committed.
+
+        Args:
+            committed: The drafts of one author, in the versions that were committed.
+            bases: SHA-256 of an image → the base of what was committed.
+            key: The client's name of the commit; None: the answer is not kept.
+            answer: The answer.
+        """
+        with self.database.write() as session:
+            for draft in committed:
+                place = Place(draft.dataset_id, draft.content, draft.author)
+                found = _row(session, place, lock=True)
+                if found is None:
+                    continue
+                if found.version == draft.version:
+                    session.delete(found)
+                elif found.base == draft.base:
+                    found.base = bases[draft.content]
+            if key is not None and committed:
+                first = committed[0]
+                session.merge(
+                    DraftCommit(
+                        dataset_id=first.dataset_id,
+                        author=first.author,
+                        key=key,
+                        answer=answer,
+                        created_at=now(),
+                    )
+                )
+            oldest = datetime.now(UTC) - timedelta(days=ANSWERS_DAYS)
+            old = DraftCommit.created_at < oldest.isoformat(timespec="milliseconds")
+            session.execute(delete(DraftCommit).where(old))
+
+
+def delete_drafts(session: Session, dataset_id: str) -> None:
+    """Delete what is stored of drafts of a dataset, in the session's transaction."""
+    session.execute(delete(Draft).where(Draft.dataset_id == dataset_id))
+    session.execute(delete(DraftCommit).where(DraftCommit.dataset_id == dataset_id))
+
+
+def _row(session: Session, place: Place, lock: bool = False) -> Draft | None:
+    key = (place.dataset_id, place.content, place.author)
+    return session.get(Draft, key, with_for_update=lock)
+
+
+def _holds(found: Draft, drawn: Drawn) -> bool:
+    sent = (list(drawn.objects), drawn.state, drawn.base, drawn.reason)
+    return sent == (found.objects, found.state, found.base, found.reason)
+
+
+def _require(found: Draft | None, seen: str | None, place: Place) -> None:
+    """Raises PreconditionFailed if the client has not seen the newest version."""
+    if found is None:
+        if seen is None:
+            return
+        raise PreconditionFailed(
+            f"{place.author} has no draft of this image any more: it was committed or discarded. "
+            "Send it with 'If-None-Match: *' to keep it as a new one."
+        )
+    if seen in (ANY, found.version):
+        return
+    raise PreconditionFailed(
+        f"{found.author} has changed this draft at {found.updated_at}, in another window or on "
+        "another machine. Nothing was overwritten. GET it, then send yours with its ETag in "
+        "'If-Match', or drop yours.",
+        current={
+            "author": found.author,
+            "updated_at": found.updated_at,
+            "etag": f'"{found.version}"',
+            "state": found.state,
+        },
+    )

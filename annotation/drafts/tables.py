@@ -1,0 +1,46 @@
+"""The tables of drafts and of their commits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import JSON, Index, String, Text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from database import Base, now
+
+LONGEST_AUTHOR = 100  # characters
+
+
+class Draft(Base):
+    """What a person has drawn on one image of a dataset, and has not committed yet.
+
+    The dataset may be an upload without a row in `annotated_datasets`: drafts do not refer to it.
+    """
+
+    __tablename__ = "annotation_drafts"
+
+    dataset_id: Mapped[str] = mapped_column(String(61), primary_key=True)
+    content: Mapped[str] = mapped_column(String(64), primary_key=True)  # SHA-256 of the image
+    author: Mapped[str] = mapped_column(String(LONGEST_AUTHOR), primary_key=True)
+    version: Mapped[str] = mapped_column(String(32))  # another one after each write: the ETag
+    state: Mapped[str] = mapped_column(String(10))  # a DraftState
+    base: Mapped[str] = mapped_column(String(32))  # `form.base_of` what it was drawn on
+    name: Mapped[str] = mapped_column(Text, default="")  # the image's path as users know it
+    objects: Mapped[list[Any]] = mapped_column(JSON)  # in the console's form
+    reason: Mapped[str] = mapped_column(Text, default="")  # why the image was skipped
+    created_at: Mapped[str] = mapped_column(String(40), default=now)
+    updated_at: Mapped[str] = mapped_column(String(40), default=now)
+
+
+class DraftCommit(Base):
+    """The answer of a commit, for a client that did not receive it and sends the commit again."""
+
+    __tablename__ = "annotation_commits"
+    __table_args__ = (Index("ix_annotation_commits_created_at", "created_at"),)
+
+    dataset_id: Mapped[str] = mapped_column(String(61), primary_key=True)
+    author: Mapped[str] = mapped_column(String(LONGEST_AUTHOR), primary_key=True)
+    key: Mapped[str] = mapped_column(String(80), primary_key=True)  # the client's
+    answer: Mapped[dict[str, Any]]
+    created_at: Mapped[str] = mapped_column(String(40), default=now)

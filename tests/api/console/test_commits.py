@@ -1,0 +1,227 @@
+"""Commits of drafts: one revision, all or nothing, nobody's work overwritten unasked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from filelock import Timeout
+
+from annotation.drafts.store import DraftStore, Place
+from tests.support.correction_app import BEFORE, coco, correct, drawn, labels, packed, state
+from tests.support.drafting import (
+    ALICE,
+    ALICE_NAME,
+    BOB,
+    BOB_NAME,
+    IMAGES,
+    accept,
+    commit,
+    drafts,
+    look,
+    put,
+    shape,
+)
+from tests.support.training_app import Service
+
+ONE, TWO, THREE = IMAGES
+
+
+def revisions(service: Service, dataset: str) -> list[int]:
+    rows = service.get(f"/api/datasets/{dataset}/revisions")["revisions"]
+    return [row["revision"] for row in rows]
+
+
+def test_one_revision_of_all_accepted_drafts(service: Service, frames: str) -> None:
+    accept(service, frames, ONE, [shape("dog"), shape("dog", (30, 5, 50, 40), id="s2")])
+    accept(service, frames, TWO, [])
+    put(service, frames, THREE, [], ALICE | {"If-None-Match": "*"})
+    accept(service, frames, THREE, [shape()], BOB)
+    answer = commit(service, frames)
+    found = answer.json()
+    assert answer.status_code == 201, answer.text
+    assert (found["revision"], found["author"], found["received"]) == (1, ALICE_NAME, 2)
+    assert found["committed"] == sorted([ONE, TWO])
+    assert found["accounting"]["objects"] == {"received": 2, "stored": 2, "passed_over": {}}
+    changes = found["changes"]
+    assert (changes["images"], changes["added"], changes["removed"]) == (2, 2, 2)
+    assert [row["empty"] for row in changes["changed"]] == [c == TWO for c in found["committed"]]
+    assert labels(service, frames) == BEFORE | {"frame_1.png": ["dog", "dog"], "frame_2.png": []}
+    assert revisions(service, frames) == [1, 0]
+    left = drafts(service, frames)["drafts"]
+    assert [(one["author"], one["content"], one["state"]) for one in left] == [
+        (BOB_NAME, THREE, "accepted"),
+        (ALICE_NAME, THREE, "draft"),
+    ]
+    seen = look(service, frames)
+    assert (seen["by"], seen["objects"][0]["by"], seen["revision"]) == (ALICE_NAME, ALICE_NAME, 1)
+    nothing = look(service, frames, TWO)
+    assert (nothing["annotated"], nothing["by"], nothing["objects"]) == (True, ALICE_NAME, [])
+
+
+def test_a_dry_run_changes_nothing(service: Service, frames: str) -> None:
+    before = state(service, frames)
+    accept(service, frames, ONE, [shape("dog")])
+    answer = commit(service, frames, dry_run=True)
+    assert (answer.status_code, answer.json()["dry_run"]) == (200, True)
+    assert (answer.json()["revision"], answer.json()["changes"]["removed"]) == (1, 1)
+    assert state(service, frames) == before
+    assert drafts(service, frames)["total"] == 1
+
+
+def test_listed_images_alone(service: Service, frames: str) -> None:
+    accept(service, frames, ONE, [shape("dog")])
+    accept(service, frames, TWO, [shape("dog")])
+    put(service, frames, THREE, [], ALICE | {"If-None-Match": "*"})
+    assert commit(service, frames, contents=[THREE]).status_code == 400
+    assert commit(service, frames, contents=["0" * 64]).status_code == 404
+    assert commit(service, frames, contents=[]).status_code == 400
+    assert commit(service, frames, contents=[TWO]).json()["committed"] == [TWO]
+    assert labels(service, frames)["frame_1.png"] == ["car"]
+    assert commit(service, frames, BOB).status_code == 400, "Bob has accepted nothing"
+
+
+def test_what_another_stored_meanwhile_is_not_overwritten(service: Service, frames: str) -> None:
+    accept(service, frames, ONE, [shape("dog")])
+    accept(service, frames, TWO, [shape("dog")])
+    accept(service, frames, ONE, [shape("person")], BOB)
+    assert commit(service, frames, BOB).status_code == 201
+    refused = commit(service, frames)
+    assert (refused.status_code, refused.json()["code"]) == (409, "DRAFT_CONFLICT")
+    [conflict] = refused.json()["conflicts"]
+    assert (conflict["content"], conflict["image"]) == (ONE, "images/train/frame_1.png")
+    assert (conflict["yours"]["author"], conflict["theirs"]["author"]) == (ALICE_NAME, BOB_NAME)
+    assert conflict["yours"]["at"] < conflict["theirs"]["at"]
+    assert labels(service, frames)["frame_1.png"] == ["person"]
+    assert labels(service, frames)["frame_2.png"] == ["person"], "all or nothing"
+    assert drafts(service, frames, mine=True)["total"] == 2
+    preview = commit(service, frames, dry_run=True).json()
+    assert preview["conflicts"] == [conflict]
+    answer = commit(service, frames, mine=[ONE])
+    assert (answer.status_code, answer.json()["revision"]) == (201, 2)
+    assert labels(service, frames)["frame_1.png"] == ["dog"]
+
+
+def test_a_correction_over_http_conflicts_too(service: Service, frames: str) -> None:
+    accept(service, frames, ONE, [shape("dog")])
+    correct(service, frames, {"a.json": coco({"frame_1.png": ["person"]})})
+    refused = commit(service, frames)
+    assert refused.status_code == 409
+    assert refused.json()["conflicts"][0]["theirs"]["author"] == "person"
+
+
+def test_the_same_said_by_two_is_no_conflict(service: Service, frames: str) -> None:
+    accept(service, frames, ONE, [shape("dog")])
+    accept(service, frames, ONE, [shape("dog")], BOB)
+    assert commit(service, frames, BOB).status_code == 201
+    again = commit(service, frames)
+    assert (again.status_code, again.json()["repeated"]) == (200, True)
+    assert drafts(service, frames)["total"] == 0
+
+
+def test_a_commit_whose_answer_was_lost_is_made_once(service: Service, frames: str) -> None:
+    accept(service, frames, ONE, [shape("dog")])
+    first = commit(service, frames, key="a-long-key")
+    again = commit(service, frames, key="a-long-key")
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert again.json() == first.json() | {"replayed": True}
+    assert revisions(service, frames) == [1, 0]
+    assert commit(service, frames, key="another-key").status_code == 400
+
+
+def test_a_commit_that_was_killed_is_finished_by_the_next(
+    service: Service, frames: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after its annotations were stored: nothing could withdraw them."""
+    accept(service, frames, ONE, [shape("dog")])
+
+    class Killed(BaseException):
+        pass
+
+    def kill(*_: Any, **__: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr("annotation.corrections.revising.build", kill)
+        patched.setattr("annotation.entries.AnnotationEntries.withdraw", kill)
+        with pytest.raises(Killed):
+            commit(service, frames)
+    assert drafts(service, frames)["total"] == 1
+    answer = commit(service, frames)
+    assert (answer.status_code, answer.json()["revision"]) == (201, 1)
+    assert labels(service, frames)["frame_1.png"] == ["dog"]
+    assert drafts(service, frames)["total"] == 0
+
+
+def test_a_commit_that_fails_keeps_the_drafts(
+    service: Service, frames: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept(service, frames, ONE, [shape("dog")])
+    correct(service, frames, {"a.json": coco({"frame_2.png": ["dog"]})})  # it is adopted now
+    before = state(service, frames)
+
+    def busy(*_: Any, **__: Any) -> None:
+        raise Timeout("a.lock")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("annotation.corrections.revising.build", busy)
+        assert commit(service, frames).status_code == 503
+    assert state(service, frames)[1:] == before[1:]
+    assert drafts(service, frames)["total"] == 1
+    assert commit(service, frames).status_code == 201
+
+
+def test_a_draft_that_was_changed_during_the_commit_stays(
+    service: Service, frames: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = accept(service, frames, ONE, [shape("dog")])
+    finish: Callable[..., None] = DraftStore.finish
+
+    def change_then_finish(self: DraftStore, *given: Any) -> None:
+        seen = ALICE | {"If-Match": first["etag"]}
+        later = put(service, frames, ONE, [shape("person")], seen, "accepted", first["base"])
+        assert later.status_code == 200
+        finish(self, *given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(DraftStore, "finish", change_then_finish)
+        assert commit(service, frames).status_code == 201
+    kept = DraftStore(service.gateway.registry.database).get(Place(frames, ONE, ALICE_NAME))
+    assert kept.objects[0]["label"] == "person"
+    assert kept.base == look(service, frames)["base"], "what follows its own commit is no conflict"
+    assert commit(service, frames).status_code == 201
+    assert labels(service, frames)["frame_1.png"] == ["person"]
+
+
+def test_much_is_removed_only_when_confirmed(service: Service, frames: str) -> None:
+    for content in IMAGES[:2]:
+        accept(service, frames, content, [])
+    refused = commit(service, frames)
+    assert (refused.status_code, refused.json()["code"]) == (409, "CONFIRMATION_REQUIRED")
+    assert refused.json()["removes"]["objects"] == 2
+    assert commit(service, frames, dry_run=True).json()["confirmation_required"] is True
+    assert drafts(service, frames)["total"] == 2
+    assert commit(service, frames, confirm=True).status_code == 201
+
+
+def test_images_alone_are_annotated_from_nothing(service: Service) -> None:
+    files = {"file": ("images.zip", packed({f"{n}.png": drawn(n) for n in range(3)}))}
+    dataset = service.call(service.app, "POST", "/api/datasets", files=files).json()["id"]
+    accept(service, dataset, ONE, [shape("tree")])
+    accept(service, dataset, TWO, [])
+    answer = commit(service, dataset)
+    assert answer.status_code == 201, answer.text
+    assert (answer.json()["annotated"], answer.json()["to_review"]) == (2, 1)
+    assert answer.json()["new_classes"] == ["tree"]
+    assert look(service, dataset, TWO)["annotated"] is True
+    assert look(service, dataset, THREE)["annotated"] is False
+    assert "tree" in look(service, dataset)["classes"]
+
+
+def test_the_smallest_move_is_stored(service: Service, frames: str) -> None:
+    accept(service, frames, ONE, [shape("dog", (8, 8, 28, 28))])
+    commit(service, frames)
+    accept(service, frames, ONE, [shape("dog", (8, 8, 28, 28.01))])
+    assert commit(service, frames).json()["revision"] == 2
+    assert look(service, frames)["objects"][0]["box"] == [8, 8, 28, 28.01]
