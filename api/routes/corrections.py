@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from api.dependencies import GatewayDep
 from api.groups import DATASETS
 from api.middleware.auth import require_annotate, require_use
 from api.middleware.errors import check
-from api.middleware.request_state import changed, unchanged
+from api.middleware.request_state import changed, exchange, unchanged
 from api.requests import MULTIPART, UPLOAD_IN_MEMORY, content_type, fields, read_form
 from api.schemas import RequestFields, errors, form_schema
 from api.thread_pool import slow_work
@@ -132,7 +133,7 @@ async def take_annotations(
                 f"got {content_type(request)!r:.60}."
             )
         body = await _body(request)
-        sent = _submission(gateway, dataset_id, _options(query))
+        sent = _submission(request, gateway, dataset_id, _options(query))
         found = await slow_work.run(partial(sent.take_json, body))
     else:
         found = await _take_form(request, gateway, dataset_id, query)
@@ -160,7 +161,7 @@ async def _take_form(
         alone = PurePosixPath(name).suffix.lower() in DOCUMENTS
         if alone and (file.size or 0) > MAX_DOCUMENT:
             raise TOO_LARGE
-        sent = _submission(gateway, dataset_id, options)
+        sent = _submission(request, gateway, dataset_id, options)
         if alone:
             return await slow_work.run(partial(sent.take_document, file.file, name))
         return await slow_work.run(partial(sent.take_zip, file.file))
@@ -197,11 +198,12 @@ async def _body(request: Request) -> bytes:
 
 
 def _submission(
-    gateway: Gateway, dataset_id: str, policy: CorrectionPolicy
+    request: Request, gateway: Gateway, dataset_id: str, policy: CorrectionPolicy
 ) -> CorrectionSubmission:
+    token = exchange(request.scope).token
     return CorrectionSubmission(
         dataset_id,
-        policy,
+        replace(policy, author=token.name if token is not None else ""),
         gateway.datasets,
         gateway.annotated,
         gateway.settings,
