@@ -71,6 +71,16 @@ class HomePaths:
         return self.root / "cache" / "pictures"
 
     @property
+    def image_index(self) -> Path:
+        """Indexes of the images of datasets: one folder per dataset, one file per revision."""
+        return self.root / "cache" / "index"
+
+    @property
+    def thumbnails(self) -> Path:
+        """Thumbnails of the images of datasets, by the SHA-256 of the image."""
+        return self.root / "cache" / "thumbnails"
+
+    @property
     def engines(self) -> Path:
         """Engines made for this machine: files of TensorRT; NAME/VERSION/MACHINE of a CPU."""
         return self.root / "engines"

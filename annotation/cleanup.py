@@ -64,6 +64,8 @@ def delete_dataset(
     else:
         shutil.rmtree(folder, ignore_errors=True)
     annotated.delete(dataset_id)
+    index = annotated.database.settings.paths.image_index / dataset_id
+    shutil.rmtree(index, ignore_errors=True)
 
 
 def _refuse_drafts(dataset_id: str, drafts: DraftStore) -> None:

@@ -23,11 +23,13 @@ from annotation.image_records import ImageRecord
 from annotation.revision_records import KnownNames, new_revision, write_revision
 from annotation.tables import AnnotatedDataset
 from database import now
+from dataset import image_scan
+from dataset.image_files import SUFFIXES
 from dataset.inspection import inspect
 from dataset.report import report
 from dataset.revisions import REVISIONS, is_kept
 from dataset.splits import held_out_by_content
-from dataset.store import CARD
+from dataset.store import CARD, FIRST_CARD
 from dataset.task_forms import describe, fitting, folder_name, task_of
 from errors import DatasetInvalid, VisionLoopError
 from files import atomic_path, link_or_copy
@@ -98,6 +100,7 @@ def build(
             partial.mkdir()
             _write(partial, [record for record in records if record.trains], task, known)
             write_revision(new_revision(number, records, task, known, keep), partial, records)
+        _reuse_scans(folder, final)
         try:
             card = _card(dataset, final, number, records, task, known)
             card["waiting"] = len(store.entries.waiting(dataset.id))
@@ -208,6 +211,19 @@ def _card(
                 f"/api/annotation/queue?dataset={dataset.id}. "
             )
         return card | _unusable(task, records, known, f"{waiting}{error.message}")
+
+
+def _reuse_scans(folder: Path, revision: Path) -> None:
+    """Take what is known of the images from the upload and the revision before: decoding them again
+    would take most of the time."""
+    before = sorted(path for path in (folder / REVISIONS).glob("[0-9]*") if path != revision)[-1:]
+    with suppress(OSError, ValueError, KeyError):
+        first = folder / FIRST_CARD
+        card = json.loads((first if first.exists() else folder / CARD).read_bytes())
+        top = folder / card["description"]
+        before.append(top.parent if top.is_file() else top)
+    images = (path for path in revision.rglob("*") if path.suffix.lower() in SUFFIXES)
+    image_scan.reuse(revision.resolve(), images, [path.resolve() for path in before])
 
 
 def _unusable(

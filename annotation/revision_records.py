@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +66,15 @@ def write_revision(revision: Revision, folder: Path, records: Sequence[ImageReco
     """Write the records and the summary into the revision's folder."""
     with (folder / RECORDS).open("w", encoding="utf-8") as file:
         for record in records:
-            row = asdict(record) | {"file": record.file.name}
+            row = _values(record) | {"file": record.file.name}
             row["guesses"] = row.pop("prelabels")  # the key on disk
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.write(json.dumps(row, ensure_ascii=False, default=_values) + "\n")
     (folder / NOTE).write_text(json.dumps(asdict(revision)), encoding="utf-8")
+
+
+def _values(part: Any) -> dict[str, Any]:
+    """The fields of a dataclass. `asdict` copies all that is in them, which takes far longer."""
+    return {one.name: getattr(part, one.name) for one in fields(part)}
 
 
 def read_records(dataset: Path, number: int) -> Iterator[ImageRecord]:

@@ -100,9 +100,13 @@ slow_reads = BoundedThreadPool(for_one=FOR_ONE)
 """For requests that the use token allows: exports, comparisons, sheets, the annotation queue."""
 
 
+thumbnails = BoundedThreadPool(threads=2, limit=512, for_one=256)
+"""For thumbnails: a page of a dataset asks for a hundred of them at once."""
+
+
 def divide(processes: int) -> None:
     """Divide the pools for datasets among the gateway processes; before the first request."""
-    for pool in (slow_work, slow_reads):
+    for pool in (slow_work, slow_reads, thumbnails):
         pool.divide(processes)
 
 

@@ -113,6 +113,25 @@ def move(old: Path, new: Path) -> None:
         _Cache(old).file.rename(_Cache(new).file)
 
 
+def reuse(root: Path, images: Iterable[Path], earlier: Iterable[Path]) -> None:
+    """Begin the cache of a dataset with the results of others that have the same images.
+
+    Args:
+        root: Identifies the cache, as for `scan`.
+        images: Images below it, each named by its SHA-256.
+        earlier: The roots of datasets that may have been scanned.
+    """
+    known = {one.digest: one for other in earlier for one in _Cache(other).read().values()}
+    found = {}
+    for image in images:
+        one = known.get(image.stem)
+        with contextlib.suppress(OSError):
+            if one is not None and (status := image.stat()).st_size == one.size:
+                found[_key(image, root)] = one._replace(mtime=status.st_mtime_ns)
+    if found:
+        _Cache(root).write(found, set(found))
+
+
 def fingerprint(parts: Iterable[tuple[str, str]], description: object) -> str:
     """SHA-256 (hex) over (name, content hash) pairs, sorted by name, and a description.
 

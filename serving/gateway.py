@@ -9,10 +9,12 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from access.control import AccessControl
+from annotation.browse.browser import DatasetBrowser
 from annotation.datasets import AnnotatedDatasets
 from annotation.prelabels import PrelabelStore
 from annotation.review_queue import ReviewQueue
 from database import REQUEST_TIMEOUT, Database
+from dataset.browse.thumbnails import Thumbnails
 from dataset.store import DatasetStore
 from disk_space import no_room
 from errors import (
@@ -112,6 +114,8 @@ class Gateway:
             self.leadership,
         )
         self.live = LiveTraffic(registry)
+        self.browser = DatasetBrowser(self.datasets, self.annotated.entries)
+        self.thumbnails = Thumbnails(settings)
         self.review = ReviewQueue(self.datasets, self.annotated, self.live.kept, registry)
         self.shadow = Shadowing(registry, runners["annotator"])
         self.trainer = trainer

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-Kind = Literal["models", "exports", "engines", "jobs", "kept", "uploads", "temporary", "aside"]
+Kind = Literal[
+    "models", "exports", "engines", "jobs", "kept", "uploads", "thumbnails", "temporary", "aside"
+]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 KEEP = 3  # versions of a name
 DAYS = 30.0  # age in days
@@ -16,7 +18,8 @@ MEANING: dict[Kind, str] = {
     "engines": "engines that were chosen for another CPU, or for other versions of the programs",
     "jobs": "jobs that have ended: their rows, logs and kept weights; the models they made stay",
     "kept": "images kept from live traffic",
-    "uploads": "images uploaded for batch annotations that were cancelled or never queued",
+    "uploads": "files uploaded for jobs that were cancelled or never queued",
+    "thumbnails": "thumbnails and indexes of the images of datasets, which are made again",
     "temporary": "files of processes that were killed",
     "aside": "what `restore --force` moved aside",
 }

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import stat
@@ -22,6 +23,7 @@ from engines.store import ExportStore, read_record
 from errors import Conflict, NotFound, VisionLoopError
 from evaluation.store import EvaluationStore
 from files import PARTIAL, delete_if_abandoned, is_abandoned, temporary_folders
+from home_paths import HomePaths
 from inference.cpu.engine_choice import choice_folder
 from jobs.store import FINAL, Job, JobStore
 from models_store.decision_log import COMMAND, DecisionReason
@@ -138,6 +140,7 @@ def plan(
         "jobs": lambda: _jobs(stores.jobs, limits),
         "kept": lambda: _kept(stores.kept, limits),
         "uploads": lambda: _uploads(stores, limits),
+        "thumbnails": lambda: _thumbnails(stores.registry.settings.paths, limits),
         "temporary": lambda: _temporary(stores.registry),
         "aside": lambda: _aside(stores.registry, limits),
     }
@@ -325,6 +328,28 @@ def _kept(kept: KeptImages, limits: Limits) -> Iterator[Item]:
         if image.kept_at <= before:
             reason = f"of {image.model_id}, kept on {image.kept_at[:10]}"
             yield Item("kept", image.id, image.size_bytes, reason, _call(kept.remove, image.id))
+
+
+def _thumbnails(paths: HomePaths, limits: Limits) -> Iterator[Item]:
+    """The old files of each cache of what the console shows of images."""
+    before = time.time() - limits.older_than.total_seconds()
+    for folder, what in ((paths.thumbnails, "thumbnails"), (paths.image_index, "indexes")):
+        old = [path for path in _files([folder]) if _modified(path) <= before]
+        if old:
+            delete = _call(_unlink_all, old)
+            yield Item("thumbnails", what, freed_by(*old), f"{len(old)} old files", delete)
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.lstat().st_mtime
+    except OSError:  # deleted meanwhile
+        return math.inf
+
+
+def _unlink_all(files: Iterable[Path]) -> None:
+    for file in files:
+        file.unlink(missing_ok=True)
 
 
 def _uploads(stores: Stores, limits: Limits) -> Iterator[Item]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
+from annotation.browse.browser import DatasetBrowser
 from annotation.datasets import AnnotatedDatasets
 from annotation.originals import adopt
 from annotation.uploads.upload import Content, UploadOptions, store_upload
 from dataset.image_scan import Progress, no_progress
 from dataset.store import DatasetStore
+from errors import VisionLoopError
 
 IMAGES_ALONE = "images"  # `source_format` of an upload without annotations
 
@@ -28,4 +31,6 @@ def receive(
     card = store_upload(datasets, content, options, dataset_id, progress)
     if card["source_format"] == IMAGES_ALONE:
         adopt(annotated, datasets, card["id"])
+    with contextlib.suppress(VisionLoopError, OSError):  # it is made again by the first listing
+        DatasetBrowser(datasets, annotated.entries).prepare(card["id"])
     return card

@@ -56,6 +56,33 @@ def test_a_second_look_decodes_nothing_but_what_changed(
     assert len(decoded) == 10
 
 
+def test_the_same_images_in_another_dataset_are_not_decoded_again(
+    shapes: Shapes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shapes()
+    scanned = checked(folder).scan().images
+    copies = tmp_path / "revision"
+    copies.mkdir()
+    for path, one in scanned.items():
+        shutil.copyfile(path, copies / f"{one.digest}{path.suffix}")
+    changed = next(copies.iterdir())
+    changed.write_bytes(changed.read_bytes() + b"more")
+    image_scan.reuse(copies, copies.iterdir(), [folder.resolve(), tmp_path / "none"])
+    decoded: list[int] = []
+    decode = image_scan.decode_fully
+
+    def counted(data: bytes, limit: int) -> None:
+        decoded.append(len(data))
+        decode(data, limit)
+
+    monkeypatch.setattr(image_scan, "decode_fully", counted)
+    again = image_scan.scan(sorted(copies.iterdir()), copies)
+    assert len(decoded) == 1
+    assert {one.digest for path, one in again.items() if path != changed} == {
+        path.stem for path in again if path != changed
+    }
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b'{"format": 1}', b'{"format": 1, "images": 3}'])
 def test_a_damaged_memory_only_costs_time(shapes: Shapes, content: bytes) -> None:
     folder = shapes()

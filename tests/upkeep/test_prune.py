@@ -220,6 +220,28 @@ def test_uploads_that_no_job_uses(home: Furnished, stores: Stores) -> None:
     assert home.jobs.get(job.id)
 
 
+def test_thumbnails_that_are_old(home: Furnished, stores: Stores) -> None:
+    paths = home.settings.paths
+    files = [
+        paths.thumbnails / "ab/old.jpg",
+        paths.thumbnails / "cd/new.jpg",
+        paths.image_index / "set/old.sqlite",
+    ]
+    for file in files:
+        file.parent.mkdir(parents=True)
+        file.write_bytes(bytes(100))
+        if "old" in file.name:
+            os.utime(file, (OLD, OLD))
+    limits = Limits(older_than=timedelta(days=30))
+    found = plan(stores, ("thumbnails",), limits)
+    assert [(item.id, item.bytes) for item in found.items] == [
+        ("thumbnails", 100),
+        ("indexes", 100),
+    ]
+    delete(found)
+    assert [file.exists() for file in files] == [False, True, False]
+
+
 def test_temporary_files_of_killed_processes_only(home: Furnished, stores: Stores) -> None:
     left = home.settings.home / "jobs" / f"{PARTIAL}left"
     left.mkdir(parents=True)
