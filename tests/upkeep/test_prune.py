@@ -232,7 +232,7 @@ def test_thumbnails_that_are_old(home: Furnished, stores: Stores) -> None:
         file.write_bytes(bytes(100))
         if "old" in file.name:
             os.utime(file, (OLD, OLD))
-    limits = Limits(older_than=timedelta(days=30))
+    limits = Limits(older_than=timedelta(hours=1))
     found = plan(stores, ("thumbnails",), limits)
     assert [(item.id, item.bytes) for item in found.items] == [
         ("thumbnails", 100),
