@@ -93,7 +93,7 @@ class ImageFilter:
     text: str = ""
     drafts: frozenset[str] = frozenset()
 
-    def without(self, facet: Facet) -> Mapping[str, str]:
+    def without(self, facet: Facet) -> dict[str, str]:
         """The wanted values of the other facets."""
         return {name: value for name, value in self.wanted.items() if name != facet}
 
@@ -242,7 +242,7 @@ def _count(database: sqlite3.Connection, where: str, values: Sequence[str]) -> i
 
 
 def _counting(facet: Facet, where: str) -> str:
-    column, source = facet, "images"
+    column, source = str(facet), "images"
     if facet == "class":
         column, source = "image_classes.name", "image_classes JOIN images USING (position)"
     if facet == "problem":

@@ -102,8 +102,10 @@ def encoded(image: Path, size: int, max_pixels: int) -> bytes:
     target = _fitted(found.width, found.height, size)
     pixels = found.pixels
     if (pixels.shape[1], pixels.shape[0]) != target:
-        pixels = cv2.resize(pixels, target, interpolation=cv2.INTER_AREA)
-    bgr = cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2BGR)
+        scaled = cv2.resize(pixels, target, interpolation=cv2.INTER_AREA)
+    else:
+        scaled = np.ascontiguousarray(pixels)
+    bgr = cv2.cvtColor(scaled, cv2.COLOR_RGB2BGR)
     done, buffer = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
     if not done:
         raise InvalidImage("The image cannot be scaled. Its sides differ too much.")
