@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -24,13 +25,21 @@ from training.submission import submit_training
 PATIENCE = 5.0  # seconds that a cancel request waits for the job's process to end
 
 
-def view(gateway: Gateway, job: Job) -> dict[str, Any]:
-    """A job in the form in which `/jobs` returns it."""
-    folder = {
+def view(gateway: Gateway, job: Job, places: Mapping[str, int] | None = None) -> dict[str, Any]:
+    """A job in the form in which `/jobs` returns it.
+
+    `places` are those of all waiting jobs in the queue; None: they are read.
+    """
+    status = status_of(job)
+    if places is None:
+        places = gateway.jobs.places() if status == "queued" else {}
+    more = {
+        "eta_s": job.seconds_left if status == "running" else None,
+        "queue_position": places.get(job.id) if status == "queued" else None,
         "log_path": str(gateway.jobs.log(job.id)),
         "size_bytes": gateway.jobs.size_bytes(job.id),
     }
-    return job.to_json() | {"status": status_of(job), "metrics": led(job.metrics)} | folder
+    return job.to_json() | {"status": status, "metrics": led(job.metrics)} | more
 
 
 async def find(gateway: Gateway, job_id: str, kind: Kind | None = None) -> Job:

@@ -37,7 +37,14 @@ class JobHandle(Protocol):
         """
 
     def report(
-        self, *, fraction: float, epoch: int, epochs: int, metrics: Mapping[str, float] = {}
+        self,
+        *,
+        fraction: float,
+        epoch: int,
+        epochs: int,
+        metrics: Mapping[str, float] = {},
+        batch: int = 0,
+        batches: int = 0,
     ) -> None:
         """Report progress. It may be called often: the row is written four times a second at most.
 
@@ -47,6 +54,8 @@ class JobHandle(Protocol):
             epoch: The current epoch, from 1.
             epochs: The maximum number of epochs.
             metrics: Losses and metrics by name; they are merged into those reported before.
+            batch: Number of trained batches of the current epoch.
+            batches: Number of batches of an epoch; 0: not known.
         """
 
     def advance(self, fraction: float, metrics: Mapping[str, float] = {}) -> None:
@@ -68,6 +77,17 @@ class JobHandle(Protocol):
 
         Raises:
             JobCancelled: The job must stop.
+        """
+
+    def finished_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Add a trained and validated epoch to the job's history, before its checkpoint is written.
+
+        A process that is killed in between repeats the epoch, which then replaces this entry; so no
+        epoch is missing, and none is there twice.
+
+        Args:
+            epoch: The epoch, from 1; entries of later epochs, of an earlier attempt, are deleted.
+            metrics: The epoch's losses and metrics by name.
         """
 
     def checkpointed(self, epoch: int, batch: int = 0) -> None:

@@ -13,6 +13,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -25,6 +26,7 @@ from sqlalchemy import (
     Text,
     Update,
     case,
+    delete,
     func,
     select,
     update,
@@ -36,6 +38,7 @@ from database import Base, Database, now
 from disk_space import check_room
 from errors import Conflict, JobNotFound, RateLimited, without_server_paths
 from jobs.caller import CALLER
+from jobs.epochs import EpochRow
 from jobs.logs import LogWriter
 from jobs.states import FINAL, Status
 from jobs.webhooks.deliveries import enqueue
@@ -56,8 +59,8 @@ JOB_ID = re.compile(r"[0-9a-f]{32}")
 SHORT_ID = re.compile(rf"[0-9a-f]{{{SHORTEST},31}}")
 LISTED = 1000  # maximum number of jobs in a listing
 SHOWN = (
-    "kind", "mode", "task", "status", "progress", "current_epoch", "total_epochs", "metrics",
-    "config", "base_model", "model_name", "model_id", "attempts", "request_id",
+    "kind", "mode", "task", "status", "progress", "current_epoch", "total_epochs", "batch",
+    "batches", "metrics", "config", "base_model", "model_name", "model_id", "attempts", "request_id",
     "created_at", "started_at", "finished_at", "updated_at",
 )  # fmt: skip
 FULL_QUEUE = 60.0  # seconds of `Retry-After` when a caller has too many jobs
@@ -91,6 +94,9 @@ class Job(Base):
     progress: Mapped[float] = mapped_column(Float, default=0.0)  # percent
     current_epoch: Mapped[int] = mapped_column(Integer, default=0)
     total_epochs: Mapped[int] = mapped_column(Integer, default=0)
+    batch: Mapped[int | None] = mapped_column(Integer)  # trained batches of the current epoch
+    batches: Mapped[int | None] = mapped_column(Integer)  # batches of an epoch; None: not known
+    eta_seconds: Mapped[float | None] = mapped_column(Float)  # left at `updated_at`, estimated
     epoch_seconds: Mapped[float | None] = mapped_column(Float)  # duration of the last full epoch
     metrics: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
 
@@ -135,6 +141,14 @@ class Job(Base):
     def shown_error(self) -> str | None:
         """The error as clients see it, without folders of the server."""
         return None if self.error is None else without_server_paths(self.error)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """The estimated seconds until a running job has ended; None: not known yet."""
+        if self.eta_seconds is None:
+            return None
+        passed = datetime.now(UTC) - datetime.fromisoformat(self.updated_at)
+        return round(max(0.0, self.eta_seconds - passed.total_seconds()), 1)
 
     @property
     def resumable(self) -> bool:
@@ -232,6 +246,32 @@ class JobStore:
                 (kind, cast("Status", status)): count
                 for kind, status, count in session.execute(query)
             }
+
+    def places(self) -> dict[str, int]:
+        """The place in the queue of every waiting job, from 1, among those of its kind of slot."""
+        query = select(Job.id, Job.kind).where(Job.status == "queued").order_by(Job.number)
+        found: dict[str, int] = {}
+        counts: dict[tuple[str, ...], int] = {}
+        with self.database.read() as session:
+            for job_id, kind in session.execute(query):
+                lane: tuple[str, ...] = next(
+                    (kinds for kinds in (LIGHT, IDLE) if kind in kinds), ()
+                )
+                found[job_id] = counts[lane] = counts.get(lane, 0) + 1
+        return found
+
+    def epochs(self, job_id: str, after: int = 0, limit: int = LISTED) -> list[EpochRow]:
+        """The finished epochs of a job, in order.
+
+        Args:
+            job_id: The job's full id.
+            after: Only epochs after this one.
+            limit: Maximum number of epochs.
+        """
+        wanted = (EpochRow.job_id == job_id, EpochRow.epoch > after)
+        query = select(EpochRow).where(*wanted).order_by(EpochRow.epoch).limit(limit)
+        with self.database.read() as session:
+            return list(session.scalars(query))
 
     # --- requested by clients
 
@@ -347,6 +387,7 @@ class JobStore:
                     )
             # inside the transaction, so that delete can be repeated after a crash
             shutil.rmtree(self.folder(job.id), ignore_errors=True)
+            session.execute(delete(EpochRow).where(EpochRow.job_id == job.id))
             session.delete(job)
 
     # --- written by the worker
@@ -362,6 +403,28 @@ class JobStore:
             _execute(session, update(Job).where(*mine).values(updated_at=now(), **values))
             status: str | None = session.scalar(select(Job.status).where(*mine))
             return status
+
+    def add_epoch(
+        self,
+        job_id: str,
+        pid: int,
+        epoch: int,
+        seconds: float | None,
+        metrics: Mapping[str, float | None],
+    ) -> None:
+        """Add an epoch that the worker `pid` finished to the job's history.
+
+        It replaces the entry of the same epoch, and those of later ones, which an earlier attempt
+        left. Nothing is written if the job is no longer assigned to this worker.
+        """
+        mine = (Job.id == job_id, Job.pid == pid, Job.status.in_(LIVE))
+        repeated = (EpochRow.job_id == job_id, EpochRow.epoch >= epoch)
+        with self.database.write() as session:
+            if session.scalar(select(Job.id).where(*mine)) is not None:
+                session.execute(delete(EpochRow).where(*repeated))
+                session.add(
+                    EpochRow(job_id=job_id, epoch=epoch, seconds=seconds, metrics=dict(metrics))
+                )
 
     # --- written by the dispatcher
 
@@ -387,6 +450,9 @@ class JobStore:
             "crashes": Job.crashes + crashed,
             "progress": case((resumes, Job.progress), else_=0.0),
             "current_epoch": case((resumes, Job.current_epoch), else_=0),
+            "batch": None,
+            "batches": None,
+            "eta_seconds": None,
             "updated_at": now(),
         }
         return self._move(job_id, ("running",), values)

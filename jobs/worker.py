@@ -34,6 +34,7 @@ from errors import DatabaseBusy, VisionLoopError
 from files import delete_abandoned
 from jobs.failures import DISK_FULL, reason
 from jobs.handle import JobCancelled
+from jobs.pace import Pace
 from jobs.processes import SIGNAL_EXIT, SIGNAL_SAVE_AND_EXIT
 from jobs.store import Job, JobStore
 from models_store import ultralytics_env
@@ -70,14 +71,23 @@ class WorkerJob:
         self._pending: dict[str, Any] = {}
         self._epochs = job.total_epochs
         self._fraction = job.progress / 100 if self.resuming else 0.0
+        self._pace = Pace()
         self._written = 0.0
         self._stopping = False
 
     def report(
-        self, *, fraction: float, epoch: int, epochs: int, metrics: Mapping[str, float] = {}
+        self,
+        *,
+        fraction: float,
+        epoch: int,
+        epochs: int,
+        metrics: Mapping[str, float] = {},
+        batch: int = 0,
+        batches: int = 0,
     ) -> None:
         epoch = max(self._first, epoch)
         self._pending |= {"current_epoch": epoch, "total_epochs": epochs}
+        self._pending |= {"batch": batch, "batches": batches} if batches else {}
         self._epochs = epochs
         if epoch > self._first and self._epoch_began is None:
             self._epoch_began = time.monotonic()
@@ -85,10 +95,11 @@ class WorkerJob:
 
     def advance(self, fraction: float, metrics: Mapping[str, float] = {}) -> None:
         self._fraction = max(self._fraction, min(1.0, fraction))
-        for name, value in metrics.items():
-            self._metrics[name] = float(value) if math.isfinite(value) else None
+        self._pace.note(self._fraction)
+        self._metrics |= finite(metrics)
         progress = round(100 * self._fraction, 2)
         self._pending |= {"progress": progress, "metrics": dict(self._metrics)}
+        self._pending["eta_seconds"] = self._pace.remaining()
         if time.monotonic() - self._written >= INTERVAL:
             self._write()
 
@@ -102,6 +113,12 @@ class WorkerJob:
     def check(self) -> None:
         if self._stopping:
             raise JobCancelled
+
+    def finished_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        whole = self._whole and self._epoch_began is not None
+        seconds = time.monotonic() - (self._epoch_began or 0.0) if whole else None
+        with self._tolerant("An epoch's metrics"):
+            self._store.add_epoch(self.id, self._pid, epoch, seconds, finite(metrics))
 
     def checkpointed(self, epoch: int, batch: int = 0) -> None:
         self._pending |= {"checkpoint": epoch, "checkpoint_batch": batch, "crashes": 0}
@@ -132,13 +149,18 @@ class WorkerJob:
 
     def _write(self) -> None:
         self._written = time.monotonic()
-        try:
+        with self._tolerant("Progress"):
             status = self._store.note(self.id, self._pid, **self._pending)
-        except FAILURES as error:  # a job does not fail because of its progress report
-            print(f"Progress could not be written: {error}", file=sys.stderr, flush=True)
-            return
-        self._pending = {}
-        self._stopping = status != "running"
+            self._pending = {}
+            self._stopping = status != "running"
+
+    @contextmanager
+    def _tolerant(self, what: str) -> Iterator[None]:
+        """A context in which the database may fail: a job does not fail because of its report."""
+        try:
+            yield
+        except FAILURES as error:
+            print(f"{what} could not be written: {error}", file=sys.stderr, flush=True)
 
     def conclude(self, **outcome: Any) -> None:
         """Record the outcome.
@@ -158,6 +180,11 @@ class WorkerJob:
                 if not left:
                     raise
                 time.sleep(1)
+
+
+def finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """The metrics as JSON has them: None for those that are not finite."""
+    return {n: float(v) if math.isfinite(v) else None for n, v in metrics.items()}
 
 
 def main(work: Work) -> int:

@@ -9,6 +9,7 @@ from annotation.queue.tables import Claim
 from annotation.tables import AnnotatedDataset
 from database import Base, State
 from evaluation.store import EvaluationRow
+from jobs.epochs import EpochRow
 from jobs.store import Job
 from jobs.webhooks.deliveries import Delivery
 from models_store.decision_log import Decision
@@ -27,6 +28,7 @@ MODULES = (  # importing a module declares its tables; one table of each module
     Claim,
     EvaluationRow,
     Job,
+    EpochRow,
     Delivery,
     LiveHour,
     PrelabelRow,

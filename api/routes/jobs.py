@@ -17,6 +17,7 @@ from api.middleware.auth import require_admin, require_annotate, require_use
 from api.middleware.request_state import changed
 from api.schemas import errors
 from errors import ValidationFailed
+from evaluation.results import led
 from jobs.control import status_of
 from jobs.states import MEANINGS, Status
 from jobs.store import KINDS, LISTED
@@ -39,6 +40,18 @@ class JobView(BaseModel):
     progress: float = Field(description="percent, 0 to 100; updated during each epoch")
     current_epoch: int
     total_epochs: int
+    batch: int | None = Field(
+        description="trained batches of the current epoch; null: none yet, or no training"
+    )
+    batches: int | None = Field(description="batches of an epoch; null: not known")
+    eta_s: float | None = Field(
+        description="estimated seconds until the job has ended, from its pace of the last two "
+        "minutes; a training that stops early (`patience`) is sooner done; null: it does not run, "
+        "or not long enough"
+    )
+    queue_position: int | None = Field(
+        description="place among the waiting jobs, 1 is next; null: it does not wait"
+    )
     metrics: dict[str, Any]
     config: dict[str, Any] = Field(
         description="the request as sent; `resolved`: the values that the job uses"
@@ -64,6 +77,28 @@ class JobView(BaseModel):
     size_bytes: int = Field(description="bytes of its log, checkpoints and other files")
 
 
+class Epoch(BaseModel):
+    """What an epoch of a training ended with."""
+
+    epoch: int = Field(description="from 1")
+    seconds: float | None = Field(
+        description="its duration; null: the training was resumed within this epoch"
+    )
+    metrics: dict[str, float | None] = Field(
+        description="losses and metrics by name; null: the value was not finite"
+    )
+    at: str = Field(description="time of its end, ISO 8601, UTC")
+
+
+class MetricHistory(BaseModel):
+    job_id: str
+    epochs: list[Epoch] = Field(description="the finished epochs, in order")
+    total_epochs: int
+    next_after: int | None = Field(
+        description="`after` of the next page; null: there are no more epochs at the moment"
+    )
+
+
 class JobViews(BaseModel):
     jobs: list[JobView]
 
@@ -87,7 +122,8 @@ async def list_jobs(
 
     def look() -> list[dict[str, Any]]:
         found = jobs.list(kind or None, *status, limit=limit, before=before or None)
-        return [view(gateway, job) for job in found]
+        places = jobs.places()
+        return [view(gateway, job, places) for job in found]
 
     return {"jobs": await asyncio.to_thread(look)}
 
@@ -95,7 +131,28 @@ async def list_jobs(
 @router.get("/jobs/{job_id}", response_model=JobView, responses=errors(404))
 async def get_job(job_id: str, gateway: GatewayDep) -> Any:
     """One job."""
-    return view(gateway, await find(gateway, job_id))
+    return await asyncio.to_thread(view, gateway, await find(gateway, job_id))
+
+
+@router.get(
+    "/jobs/{job_id}/metrics/history", response_model=MetricHistory, responses=errors(400, 404)
+)
+async def get_metric_history(
+    job_id: str,
+    gateway: GatewayDep,
+    after: int = Query(0, ge=0, le=10**6, description="only epochs after this one"),
+    limit: int = Query(LISTED, ge=1, le=LISTED, description=f"a whole number from 1 to {LISTED}"),
+) -> Any:
+    """Losses and metrics of each finished epoch of a training, in order.
+
+    A job that was resumed has each epoch once. Other jobs, and trainings of versions without this
+    history, have none.
+    """
+    job = await find(gateway, job_id)
+    rows = await asyncio.to_thread(gateway.jobs.epochs, job.id, after, limit + 1)
+    shown = [row.to_json() | {"metrics": led(row.metrics)} for row in rows[:limit]]
+    more = {"next_after": shown[-1]["epoch"] if len(rows) > limit else None}
+    return {"job_id": job.id, "epochs": shown, "total_epochs": job.total_epochs} | more
 
 
 @router.get("/jobs/{job_id}/logs", response_model=JobLog, responses=errors(404) | job_logs.STREAMED)
@@ -115,7 +172,7 @@ async def get_job_logs(
 )
 async def cancel_job(job_id: str, gateway: GatewayDep) -> Any:
     """Cancel a job; answers when its process has ended."""
-    return view(gateway, await cancel(gateway, job_id, PATIENCE))
+    return await asyncio.to_thread(view, gateway, await cancel(gateway, job_id, PATIENCE))
 
 
 @router.delete(

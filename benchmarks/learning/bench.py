@@ -37,7 +37,14 @@ class BenchJob:
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def report(
-        self, *, fraction: float, epoch: int, epochs: int, metrics: Mapping[str, float] = {}
+        self,
+        *,
+        fraction: float,
+        epoch: int,
+        epochs: int,
+        metrics: Mapping[str, float] = {},
+        batch: int = 0,
+        batches: int = 0,
     ) -> None:
         """Do nothing: nobody watches the progress."""
 
@@ -53,6 +60,9 @@ class BenchJob:
 
     def check(self) -> None:
         """Do nothing: nobody cancels this job."""
+
+    def finished_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Do nothing: the log has the metrics of each epoch."""
 
     def checkpointed(self, epoch: int, batch: int = 0) -> None:
         """Do nothing: an interrupted run is not resumed; it starts again."""

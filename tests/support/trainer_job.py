@@ -39,16 +39,26 @@ class RecordingJob:
         self.epochs: list[int] = []
         self.metrics: list[dict[str, float]] = []
         self.checkpoints: list[int] = []
+        self.counted: list[tuple[int, int]] = []  # batches done of an epoch, and all of it
+        self.history: dict[int, dict[str, float]] = {}
         self.batches: list[tuple[int, int]] = []  # checkpoints within an epoch
         self.stop_when: Callable[[RecordingJob], BaseException | None] = lambda _: None
         self.leave_when: Callable[[RecordingJob], bool] = lambda _: False
         folder.mkdir(parents=True, exist_ok=True)
 
     def report(
-        self, *, fraction: float, epoch: int, epochs: int, metrics: Mapping[str, float] = {}
+        self,
+        *,
+        fraction: float,
+        epoch: int,
+        epochs: int,
+        metrics: Mapping[str, float] = {},
+        batch: int = 0,
+        batches: int = 0,
     ) -> None:
         self.fractions.append(fraction)
         self.epochs.append(epoch)
+        self.counted.append((batch, batches))
         if metrics:
             self.metrics.append(dict(metrics))
 
@@ -66,6 +76,9 @@ class RecordingJob:
     def check(self) -> None:
         if (reason := self.stop_when(self)) is not None:
             raise reason
+
+    def finished_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        self.history[epoch] = dict(metrics)
 
     def checkpointed(self, epoch: int, batch: int = 0) -> None:
         if batch:

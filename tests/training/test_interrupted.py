@@ -58,6 +58,7 @@ def test_cancel_ends_an_epoch_at_once_and_leaves_a_checkpoint(
     job.stop_when = lambda _: None
     run(plan, job)
     assert job.checkpoints == [1, 2, 3, 4, 5]
+    assert list(job.history) == [1, 2, 3, 4, 5]
     assert "Training from epoch 2 to epoch 5" in job.text
 
 

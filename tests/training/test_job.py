@@ -44,6 +44,9 @@ def test_yolov8n_from_scratch_finds_shapes_and_is_published(
     assert len(set(inside)) >= 9  # eight batches, and validation
     assert {"loss", "accuracy", "mAP50", "mAP50_95", "val_loss"} <= set(job.metrics[-1])
     assert job.checkpoints == list(range(1, 11))
+    assert list(job.history) == list(range(1, 11))
+    assert job.history[10] == job.metrics[-1], "an epoch's last report"
+    assert max(job.counted) == (8, 8)
     assert listing(data.parent) == before  # no cache, nothing else, in the user's folder
 
     version = publish(trained, plan, job, registry)

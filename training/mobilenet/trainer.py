@@ -231,6 +231,7 @@ class Session:
         shown = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
         self.job.log(f"Epoch {state.epoch}/{self.recipe.epochs}: {shown}")
         self._report(0, 0, metrics)
+        self.job.finished_epoch(state.epoch, metrics)
 
     def save(self) -> None:
         """Write the checkpoint atomically, and the averaged weights of the best epoch separately.
@@ -327,6 +328,8 @@ class Session:
             epoch=min(self.state.epoch + 1, self.recipe.epochs),
             epochs=self.recipe.epochs,
             metrics=metrics,
+            batch=trained,
+            batches=len(self.loader),
         )
 
 

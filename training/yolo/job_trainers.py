@@ -31,7 +31,7 @@ from models_store.description import Task
 from training.schedule import bn_momentum
 from training.yolo import mid_epoch
 from training.yolo.metrics import scores
-from training.yolo.progress import Progress
+from training.yolo.progress import Progress, epoch_metrics
 from training.yolo.run import Run
 from training.yolo.weight_transfer import copy_norm_eps, load_classifier, transfer_class_rows
 
@@ -128,6 +128,7 @@ class JobRun:
         for extension in run.extensions:
             extension.before_save(self)
         run.fitness = [*run.fitness[: self.epoch], float(self.fitness)]
+        run.job.finished_epoch(self.epoch + 1, {**epoch_metrics(run, self), **run.extra})
         with atomic_path(last) as new_last:
             self.last, self.best = new_last, new_last.with_name(BEST)
             try:

@@ -59,13 +59,9 @@ class Progress:
                 self._save()
 
     def finished_epoch(self, trainer: Any) -> None:
-        """Callback: an epoch is trained and validated."""
+        """Callback: an epoch is trained, validated and saved."""
         run = self.run
-        metrics = losses(trainer.tloss)
-        metrics |= scores(
-            trainer.metrics, run.recipe.task, trainer.validator.speed, run.metric_names
-        )
-        metrics["fitness"] = float(trainer.fitness)
+        metrics = epoch_metrics(run, trainer)
         shown = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
         run.job.log(f"Epoch {trainer.epoch + 1}/{trainer.epochs}: {shown}")
         self._batches = len(trainer.train_loader)
@@ -106,5 +102,13 @@ class Progress:
             epoch=trainer.epoch + 1,
             epochs=epochs,
             metrics={**metrics, **run.extra} if metrics else {},
+            batch=min(self._batches, len(trainer.train_loader)),
+            batches=len(trainer.train_loader),
         )
         run.job.check()
+
+
+def epoch_metrics(run: Run, trainer: Any) -> dict[str, float]:
+    """The losses, metrics and fitness of the trainer's epoch, once it is validated."""
+    measured = scores(trainer.metrics, run.recipe.task, trainer.validator.speed, run.metric_names)
+    return {**losses(trainer.tloss), **measured, "fitness": float(trainer.fitness)}

@@ -193,6 +193,10 @@ def test_a_detector_is_trained_watched_and_used(
     assert model["classes"] == list(SHAPES)
     assert model["source"]["job_id"] == task_id
     assert client.get("/models/active").json()["active_model"]["id"] != model["id"]
+    history = client.get(f"/jobs/{task_id}/metrics/history").json()["epochs"]
+    assert [one["epoch"] for one in history] == list(range(1, task["current_epoch"] + 1))
+    assert all(one["seconds"] > 0 for one in history)
+    assert history[-1]["metrics"].keys() >= {"loss", "box_loss", "val_loss", "mAP50", "fitness"}
     report = client.get(f"/metrics/{task['model_id']}/report").json()
     assert report["figures"]["mAP50"] == metrics["mAP50"]
     recall = report["at_serving"]["recall"]
@@ -214,6 +218,9 @@ def test_a_killed_worker_goes_on_from_its_checkpoint(
     assert "killed by SIGKILL. The job resumes from the checkpoint of epoch" in log_of(
         client, killed
     )
+    history = client.get(f"/jobs/{killed}/metrics/history").json()["epochs"]
+    assert [one["epoch"] for one in history] == list(range(1, 9)), "each epoch, and each once"
+    assert all(one["metrics"].keys() >= {"loss", "val_loss", "accuracy"} for one in history)
     assert_served_as_evaluated(client, ended["model_id"], classes)
 
 

@@ -78,6 +78,8 @@ def test_a_student_learns_is_resumed_and_stays_a_plain_network(
     job.stop_when = lambda _: None
     trained = run(plan, job)
     assert job.checkpoints == [1, 2]
+    assert list(job.history) == [1, 2]
+    assert job.history[2] == job.metrics[-1], "an epoch's last report"
     assert "Training from epoch 2" in job.text
     assert "start with new weights" not in job.text
     assert set(job.metrics[-1]) >= TERMS[task] | {"consistency"}
