@@ -40,12 +40,25 @@ class JobLog(BaseModel):
 
 
 async def answer(
-    request: Request, gateway: Gateway, job: Job, follow: bool, status: Shown
+    request: Request,
+    gateway: Gateway,
+    job: Job,
+    follow: bool,
+    status: Shown,
+    count: int = LISTED,
 ) -> Response | dict[str, Any]:
-    """The response with a job's log; `status` returns the status that clients are shown."""
+    """The response with a job's log.
+
+    Args:
+        request: The request.
+        gateway: Contains the log.
+        job: The job.
+        follow: Whether to stream the log until the job ends.
+        status: Returns the status that clients are shown.
+        count: Maximum number of lines, if the log is not streamed.
+    """
     if not follow:
-        lines = await asyncio.to_thread(read_last, gateway.jobs.log(job.id), LISTED)
-        return {"logs": lines}
+        return {"logs": await asyncio.to_thread(read_last, gateway.jobs.log(job.id), count)}
     last = request.headers.get("last-event-id", "")
     offset = int(last) if len(last) < 16 and last.isascii() and last.isdigit() else 0
     if offset and job.is_final:

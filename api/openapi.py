@@ -30,6 +30,7 @@ from api.schemas import (
     errors,
     form_body,
 )
+from api.training_forms import FORMS, REQUIRED
 
 SCHEMAS = "#/components/schemas/"
 BODY = "/body/"  # prefix of the temporary paths that `_bodies` adds
@@ -93,7 +94,7 @@ OPERATIONS = {
 
 NEEDED: dict[str, tuple[str, ...]] = {
     "InferBase64": ("image_base64",),
-    "TrainingFields": ("data_path",),
+    **{form.__name__: REQUIRED[mode] for mode, form in FORMS.items()},
     "Asked": ("image",),
     "Invocation": ("image",),
     "Predict": ("label_config",),
@@ -233,7 +234,7 @@ def _kinds(kind: type[RequestFields]) -> Iterator[type[RequestFields]]:
 def _close(described: dict[str, Any], kind: type[RequestFields]) -> None:
     """State in a schema that unknown fields are refused, if the model refuses them."""
     if kind.unknown == "refuse":
-        for name in sorted(kind.passed_over):
+        for name in sorted(kind.passed_over - described["properties"].keys()):
             described["properties"][name] = {"description": "has no effect"}
         described["additionalProperties"] = False
 
@@ -257,7 +258,7 @@ def _finish_body(described: dict[str, Any], needed: tuple[str, ...], form: bool)
 def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
     """The schema of a field of `RequestFields`, in whose JSON null means that it is not given."""
     about = ("title", "description", "default", "examples")
-    told: dict[str, Any] = {key: schema[key] for key in about if key in schema}
+    told: dict[str, Any] = {k: v for k, v in schema.items() if k in about or k.startswith("x-")}
     kinds = schema.get("anyOf") or [{k: v for k, v in schema.items() if k not in told}]
     null = {"type": "null"}
     return schema if {} in kinds else {"anyOf": [*(k for k in kinds if k != null), null], **told}
@@ -303,7 +304,8 @@ def _exclude_each_other(contents: dict[str, Any]) -> None:
 def _describe(name: str, schema: dict[str, Any]) -> None:
     """Add the glossary's descriptions to fields without a description."""
     for field, described in schema.get("properties", {}).items():
-        described.pop("title", None)
+        if "x-group" not in described:  # the titles of forms are written for people
+            described.pop("title", None)
         if "description" not in described:
             meaning = MEANINGS.get(f"{name}.{field}") or MEANINGS.get(field)
             if meaning is not None:

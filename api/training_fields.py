@@ -10,7 +10,14 @@ from api.middleware.errors import check
 from api.schemas import MODEL_EXAMPLE, RequestFields
 from models_store.names import suggest_name
 from training.planning import hyperparameters
-from training.planning.options import CRITERIA, Criterion, DistillationOptions, IncrementalOptions
+from training.planning.options import (
+    CRITERIA,
+    Criterion,
+    DistillationOptions,
+    IncrementalOptions,
+    ReplayOptions,
+)
+from training.planning.plan import BATCH, EPOCHS, IMGSZ, PATIENCE, STAGE_RANGE
 from training.planning.recipe import Mode, Promote, TrainingRequest
 
 WEIGHT = "a number from 0 to 1000"
@@ -40,6 +47,27 @@ FIELDS_OF_MODE: dict[str, frozenset[str]] = {
 IGNORED_FIELDS = frozenset({"trainingType", "project_id"})
 
 
+def _default(name: str) -> Any:
+    """The default that planning has for a field."""
+    return TrainingRequest.model_fields[name].default
+
+
+def _within(allowed: range) -> dict[str, Any]:
+    return {"ge": allowed[0], "le": allowed[-1]}
+
+
+def _option(options: type[ReplayOptions], name: str, description: str) -> Any:
+    """A field with the default and the bounds that planning's options have."""
+    field = options.model_fields[name]
+    bounds = {
+        key: getattr(one, key)
+        for one in field.metadata
+        for key in ("ge", "gt", "le", "lt")
+        if hasattr(one, key)
+    }
+    return Field(field.default, description=description, **bounds)
+
+
 class Fields(RequestFields):
     """Request fields whose numbers must be finite."""
 
@@ -59,7 +87,7 @@ class TrainingFields(Fields):
         None, max_length=40, description="detect, segment, classify or pose (default: detect)"
     )
     model_type: str = Field(
-        "s",
+        _default("model"),
         max_length=400,
         description="a scale (n, s, m, l or x), a model id, or a network's name",
     )
@@ -68,12 +96,20 @@ class TrainingFields(Fields):
         max_length=4096,
         description="a data.yaml, a folder with one folder per class, or a dataset's id",
     )
-    epochs: int = Field(50, ge=1, le=100_000, description="a whole number from 1 to 100000")
-    imgsz: int | None = Field(
-        None, ge=32, le=4096, description="a whole number of pixels from 32 to 4096 (default: 640)"
+    epochs: int = Field(
+        _default("epochs"), **_within(EPOCHS), description="a whole number from 1 to 100000"
     )
-    batch: int = Field(8, ge=1, le=1024, description="a whole number from 1 to 1024")
-    patience: int = Field(15, ge=0, le=10_000, description="a whole number from 0 to 10000")
+    imgsz: int | None = Field(
+        None,
+        **_within(IMGSZ),
+        description="a whole number of pixels from 32 to 4096 (default: 640)",
+    )
+    batch: int = Field(
+        _default("batch"), **_within(BATCH), description="a whole number from 1 to 1024"
+    )
+    patience: int = Field(
+        _default("patience"), **_within(PATIENCE), description="a whole number from 0 to 10000"
+    )
     name: str | None = Field(None, max_length=200, description="a name for the new model")
     project: Any = Field(None, description="anything; it has no effect")
     resume_weights: str | None = Field(
@@ -81,8 +117,12 @@ class TrainingFields(Fields):
         max_length=4096,
         description="weights to start from: a path, a model id, or the id of a job that failed",
     )
-    use_freeze_strategy: bool = Field(True, description="true or false")
-    min_epochs_per_stage: int = Field(15, ge=1, le=10_000, description="a whole number from 1")
+    use_freeze_strategy: bool = Field(_default("use_freeze_strategy"), description="true or false")
+    min_epochs_per_stage: int = Field(
+        _default("min_epochs_per_stage"),
+        **_within(STAGE_RANGE),
+        description="a whole number from 1",
+    )
     base_model_path: str | None = Field(
         None, max_length=4096, description="a path or id of the model to extend"
     )
@@ -96,26 +136,29 @@ class TrainingFields(Fields):
         max_length=4096,
         description="a data.yaml, a folder with one folder per class, or a dataset's id",
     )
-    replay_ratio: float = Field(0.2, ge=0, le=1, description="a number from 0 to 0.9")
-    max_replay_samples: int = Field(1000, ge=0, description="a whole number from 0")
-    rehearsal: Criterion = Field(
-        "herding",
-        description=f"a way to select old images, one of: {', '.join(CRITERIA)}",
+    replay_ratio: float = _option(ReplayOptions, "replay_ratio", "a number from 0 to 0.9")
+    max_replay_samples: int = _option(ReplayOptions, "max_replay_samples", "a whole number from 0")
+    rehearsal: Criterion = _option(
+        IncrementalOptions,
+        "rehearsal",
+        f"a way to select old images, one of: {', '.join(CRITERIA)}",
     )
     teacher_model_path: str | None = Field(
         None, max_length=4096, description="a path or id of the teacher model"
     )
-    distill_temperature: float = Field(2.0, gt=0, le=100, description="a number above 0")
-    distill_cls_weight: float = Field(1.0, ge=0, le=1000, description=WEIGHT)
-    distill_reg_weight: float = Field(2.0, ge=0, le=1000, description=WEIGHT)
-    distill_feat_weight: float = Field(5.0, ge=0, le=1000, description=WEIGHT)
-    distill_mask_weight: float = Field(1.0, ge=0, le=1000, description=WEIGHT)
-    enable_consistency: bool = Field(False, description="true or false")
-    consistency_weight: float = Field(1.0, ge=0, le=1000, description=WEIGHT)
-    pseudo_conf_threshold: float = Field(0.7, ge=0, le=1, description="a number from 0 to 1")
-    replay_distill_boost: float = Field(1.0, ge=0, le=1000, description=WEIGHT)
+    distill_temperature: float = _option(DistillationOptions, "temperature", "a number above 0")
+    distill_cls_weight: float = _option(DistillationOptions, "cls_weight", WEIGHT)
+    distill_reg_weight: float = _option(DistillationOptions, "reg_weight", WEIGHT)
+    distill_feat_weight: float = _option(DistillationOptions, "feat_weight", WEIGHT)
+    distill_mask_weight: float = _option(DistillationOptions, "mask_weight", WEIGHT)
+    enable_consistency: bool = _option(DistillationOptions, "enable_consistency", "true or false")
+    consistency_weight: float = _option(DistillationOptions, "consistency_weight", WEIGHT)
+    pseudo_conf_threshold: float = _option(
+        DistillationOptions, "pseudo_conf_threshold", "a number from 0 to 1"
+    )
+    replay_distill_boost: float = _option(DistillationOptions, "replay_distill_boost", WEIGHT)
     promote: Promote = Field(
-        "never",
+        _default("promote"),
         description=(
             "never, or auto: promote the new version if it passes the gate of the settings"
         ),

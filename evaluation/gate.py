@@ -73,6 +73,38 @@ class Gate(BaseModel):
 
 
 @dataclass(frozen=True)
+class Regression:
+    """A class whose metric regressed by more than the gate allows.
+
+    Attributes:
+        name: The class.
+        metric: The metric by which it is judged.
+        old: The promoted version's value.
+        new: The new version's value; 0 if it does not know the class.
+        instances: Number of the class's objects in the split; of a classifier, of its images.
+    """
+
+    name: str
+    metric: str
+    old: float
+    new: float
+    instances: int
+
+    @property
+    def drop(self) -> float:
+        return self.old - self.new
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "class": self.name,
+            "metric": self.metric,
+            "old": self.old,
+            "new": self.new,
+            "instances": self.instances,
+        }
+
+
+@dataclass(frozen=True)
 class GateDecision:
     """The gate's decision and its reasons.
 
@@ -80,11 +112,13 @@ class GateDecision:
         promote: Whether to promote.
         reasons: Sentences; for a refusal, only the conditions that are not met.
         comparison: The comparison of the two reports; None if no version was promoted before.
+        regressed: All classes that regressed by more than is allowed, worst first.
     """
 
     promote: bool
     reasons: tuple[str, ...]
     comparison: dict[str, Any] | None = None
+    regressed: tuple[Regression, ...] = ()
 
 
 def default_gate(settings: Settings) -> Gate:
@@ -143,7 +177,8 @@ def decide(
         gains.append(_retention(before["figures"][metric], metric, gate))
     regressed, summary = _regressions(rows, metric, gate)
     unmeasured = _unmeasured(rows, known)
-    failed = [sentence for enough, sentence in gains if not enough] + regressed[:SHOWN]
+    failed = [sentence for enough, sentence in gains if not enough]
+    failed += [_regression(one, gate) for one in regressed[:SHOWN]]
     if len(regressed) > SHOWN:
         failed.append(f"{len(regressed) - SHOWN} more classes regressed by more than is allowed.")
     if unmeasured and not gate.allow_unmeasured:
@@ -152,7 +187,7 @@ def decide(
             "allow_unmeasured."
         )
     if failed:
-        return GateDecision(False, tuple(failed), compared)
+        return GateDecision(False, tuple(failed), compared, tuple(regressed))
     reasons = (*(sentence for _, sentence in gains), summary, unmeasured)
     return GateDecision(True, tuple(sentence for sentence in reasons if sentence), compared)
 
@@ -177,30 +212,35 @@ def _change(change: Mapping[str, float], metric: str) -> str:
     return f"{metric} went from {change['a']:.3f} to {change['b']:.3f}"
 
 
-def _regressions(classes: list[dict[str, Any]], metric: str, gate: Gate) -> tuple[list[str], str]:
-    """A sentence for each class that regressed too far, worst first, and a summary sentence."""
+def _regressions(
+    classes: list[dict[str, Any]], metric: str, gate: Gate
+) -> tuple[list[Regression], str]:
+    """The classes that regressed too far, worst first, and a summary sentence."""
     drops = []
     for entry in classes:
         name = metric if metric in entry["a"] else "f1_score"
         if name in entry["a"] and entry["instances"]:
-            drops.append((entry["a"][name] - entry["b"].get(name, 0.0), name, entry))
-    drops.sort(key=lambda drop: -drop[0])
-    regressed = [
-        f"'{entry['name']}' regressed from {entry['a'][name]:.3f} to "
-        f"{entry['b'].get(name, 0.0):.3f} in {name} (−{drop:.3f}; "
-        f"{gate.max_class_drop:g} is allowed; {entry['instances']} "
-        f"{'object' if entry['instances'] == 1 else 'objects'})."
-        for drop, name, entry in drops
-        if drop > gate.max_class_drop + TOLERANCE
-    ]
+            values = entry["a"][name], entry["b"].get(name, 0.0)
+            drops.append(Regression(entry["name"], name, *values, entry["instances"]))
+    drops.sort(key=lambda one: -one.drop)
+    regressed = [one for one in drops if one.drop > gate.max_class_drop + TOLERANCE]
     if not drops:
         return regressed, "No class could be compared."
-    if drops[0][0] <= 0:
+    if drops[0].drop <= 0:
         return regressed, f"No class regressed, of {len(drops)} that have objects."
-    drop, name, entry = drops[0]
+    worst = drops[0]
     return regressed, (
-        f"No class regressed by more than {gate.max_class_drop:g} in {name}; '{entry['name']}' "
-        f"regressed most, by {drop:.3f}."
+        f"No class regressed by more than {gate.max_class_drop:g} in {worst.metric}; "
+        f"'{worst.name}' regressed most, by {worst.drop:.3f}."
+    )
+
+
+def _regression(one: Regression, gate: Gate) -> str:
+    """A sentence on a class that regressed too far."""
+    return (
+        f"'{one.name}' regressed from {one.old:.3f} to {one.new:.3f} in {one.metric} "
+        f"(−{one.drop:.3f}; {gate.max_class_drop:g} is allowed; {one.instances} "
+        f"{'object' if one.instances == 1 else 'objects'})."
     )
 
 

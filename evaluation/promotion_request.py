@@ -82,6 +82,86 @@ class PromotionOutcome:
         }
 
 
+@dataclass(frozen=True)
+class PromotionPreview:
+    """What a request to promote would do now.
+
+    Attributes:
+        model: The candidate.
+        promoted: Id of the version that is promoted; None: there is none.
+        would_promote: None: evaluations are missing, which a job would make and then decide.
+        decision: The gate's decision, or the reason that there is none.
+        gate: The conditions; None: no conditions.
+        forced: The version would be promoted although the gate does not pass it.
+    """
+
+    model: ModelVersion
+    promoted: str | None
+    would_promote: bool | None
+    decision: GateDecision
+    gate: Gate | None
+    forced: bool = False
+
+    @property
+    def replaces(self) -> str | None:
+        """Id of the version that would be replaced; None: none would be."""
+        stays = self.would_promote is False or self.promoted == self.model.id
+        return None if stays else self.promoted
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "status": "preview",
+            "would_promote": self.would_promote,
+            "forced": self.forced,
+            "model_id": self.model.id,
+            "promoted_now": self.promoted,
+            "replaces": self.replaces,
+            "reasons": list(self.decision.reasons),
+            "regressed": [one.to_json() for one in self.decision.regressed],
+            "gate": self.gate,
+            "comparison": self.decision.comparison,
+        }
+
+
+def preview_promotion(request: PromotionRequest, stores: EvaluationStores) -> PromotionPreview:
+    """What `decide_promotion` would do; nothing is changed, recorded or queued.
+
+    Raises:
+        VisionLoopError: The gate cannot be applied, and `force` is not set.
+    """
+    candidate, gate = request.candidate, request.gate
+    promoted = stores.registry.promoted(candidate.name)
+    now = None if promoted is None else promoted.id
+    if gate is None:
+        told = GateDecision(True, ("No gate applies: nothing is compared.",))
+        return PromotionPreview(candidate, now, True, told, None)
+    try:
+        judged = judge_now(stores, candidate, gate)
+        if judged is None and not request.force:
+            known = None if gate.dataset else _old_dataset(stores, candidate)
+            planned = _planned(stores, candidate, gate, known)  # what the job could not do is told
+            told = GateDecision(
+                False,
+                (
+                    f"{candidate.id} and {now} were not both evaluated on the {planned.split} "
+                    "split yet. A job would evaluate what is missing, and then decide.",
+                ),
+            )
+            return PromotionPreview(candidate, now, None, told, gate)
+        missing = "evaluations are missing."
+    except VisionLoopError as error:
+        if not request.force:
+            raise
+        judged, missing = None, error.message
+    decision = _not_compared(missing) if judged is None else judged.decision
+    forced = request.force and not decision.promote
+    return PromotionPreview(candidate, now, decision.promote or forced, decision, gate, forced)
+
+
+def _not_compared(why: str) -> GateDecision:
+    return GateDecision(False, (f"It was not compared with the promoted version: {why}",))
+
+
 async def decide_promotion(
     request: PromotionRequest,
     stores: EvaluationStores,
@@ -121,12 +201,7 @@ async def decide_promotion(
             raise
         judged, missing = None, error.message
     if judged is None:
-        judged = GateResult(
-            GateDecision(False, (f"It was not compared with the promoted version: {missing}",)),
-            gate,
-            (),
-            None,
-        )
+        judged = GateResult(_not_compared(missing), gate, (), None)
     forced = request.force and not judged.decision.promote
     why = judged.why(request.by, forced=forced)
     if not (judged.decision.promote or forced):

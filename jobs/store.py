@@ -60,8 +60,8 @@ SHORT_ID = re.compile(rf"[0-9a-f]{{{SHORTEST},31}}")
 LISTED = 1000  # maximum number of jobs in a listing
 SHOWN = (
     "kind", "mode", "task", "status", "progress", "current_epoch", "total_epochs", "batch",
-    "batches", "metrics", "config", "base_model", "model_name", "model_id", "attempts", "request_id",
-    "created_at", "started_at", "finished_at", "updated_at",
+    "batches", "metrics", "config", "base_model", "model_name", "model_id", "attempts",
+    "request_id", "created_at", "started_at", "finished_at", "updated_at",
 )  # fmt: skip
 FULL_QUEUE = 60.0  # seconds of `Retry-After` when a caller has too many jobs
 LONGEST_ERROR = 2000  # maximum number of characters of an error message
@@ -260,7 +260,7 @@ class JobStore:
                 found[job_id] = counts[lane] = counts.get(lane, 0) + 1
         return found
 
-    def epochs(self, job_id: str, after: int = 0, limit: int = LISTED) -> list[EpochRow]:
+    def epochs(self, job_id: str, after: int = 0, limit: int = LISTED) -> tuple[EpochRow, ...]:
         """The finished epochs of a job, in order.
 
         Args:
@@ -271,7 +271,7 @@ class JobStore:
         wanted = (EpochRow.job_id == job_id, EpochRow.epoch > after)
         query = select(EpochRow).where(*wanted).order_by(EpochRow.epoch).limit(limit)
         with self.database.read() as session:
-            return list(session.scalars(query))
+            return tuple(session.scalars(query))
 
     # --- requested by clients
 

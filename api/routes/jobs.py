@@ -77,7 +77,7 @@ class JobView(BaseModel):
     size_bytes: int = Field(description="bytes of its log, checkpoints and other files")
 
 
-class Epoch(BaseModel):
+class FinishedEpoch(BaseModel):
     """What an epoch of a training ended with."""
 
     epoch: int = Field(description="from 1")
@@ -92,7 +92,7 @@ class Epoch(BaseModel):
 
 class MetricHistory(BaseModel):
     job_id: str
-    epochs: list[Epoch] = Field(description="the finished epochs, in order")
+    epochs: list[FinishedEpoch] = Field(description="the finished epochs, in order")
     total_epochs: int
     next_after: int | None = Field(
         description="`after` of the next page; null: there are no more epochs at the moment"
@@ -157,11 +157,20 @@ async def get_metric_history(
 
 @router.get("/jobs/{job_id}/logs", response_model=JobLog, responses=errors(404) | job_logs.STREAMED)
 async def get_job_logs(
-    request: Request, job_id: str, gateway: GatewayDep, follow: bool = False
+    request: Request,
+    job_id: str,
+    gateway: GatewayDep,
+    follow: bool = False,
+    lines: int = Query(
+        job_logs.LISTED,
+        ge=1,
+        le=job_logs.LISTED,
+        description="the newest lines of the log, at most so many; `follow` streams all of them",
+    ),
 ) -> Any:
     """The job's log; with `follow=true` as server-sent events until the job ends."""
     job = await find(gateway, job_id)
-    return await job_logs.answer(request, gateway, job, follow, status_of)
+    return await job_logs.answer(request, gateway, job, follow, status_of, lines)
 
 
 @router.post(

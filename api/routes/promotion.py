@@ -18,7 +18,7 @@ from api.groups import MODELS
 from api.job_control import notify_trainer
 from api.middleware.auth import allows, require_admin, require_use
 from api.middleware.errors import check
-from api.middleware.request_state import caller, changed
+from api.middleware.request_state import caller, changed, unchanged
 from api.requests import json_body
 from api.schemas import RequestFields, errors, json_request_body
 from dataset.allowed_roots import shown_name
@@ -26,8 +26,10 @@ from errors import ModelNotFound, ValidationFailed
 from evaluation.gate import Gate, default_gate
 from evaluation.promotion_request import (
     PromotionOutcome,
+    PromotionPreview,
     PromotionRequest,
     decide_promotion,
+    preview_promotion,
 )
 from jobs.store import Job
 from models_store.decision_log import DecisionReason
@@ -48,6 +50,11 @@ class Promote(RequestFields):
     )
     force: bool = Field(
         False, description="true or false: whether to promote even if the gate rejects it"
+    )
+    dry_run: bool = Field(
+        False,
+        description="true or false: whether to say only what the promotion would do; nothing is "
+        "changed, recorded or queued",
     )
 
 
@@ -71,6 +78,47 @@ class PromotionAnswer(BaseModel):
     )
     active_model: schemas.Model | None = Field(
         description="the model that answers requests without a model id"
+    )
+
+
+class RegressedClass(BaseModel):
+    """A class that regressed by more than the gate allows."""
+
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
+
+    class_name: str = Field(alias="class", description="the class's name")
+    metric: str = Field(description="the metric by which it is judged")
+    old: float = Field(description="the promoted version's value, from 0 to 1")
+    new: float = Field(description="this version's value, from 0 to 1; 0: it lacks the class")
+    instances: int = Field(description="objects of the class in the split; or its images")
+
+
+class PromotionPreviewed(BaseModel):
+    """What a promotion would do: the answer to `dry_run`."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    message: str = Field(description="what would happen, in a sentence")
+    status: Literal["preview"]
+    would_promote: bool | None = Field(
+        description="the verdict; null: evaluations are missing, which a job would make before it "
+        "decides"
+    )
+    forced: bool = Field(description="whether `force` would override the gate")
+    model_id: str
+    promoted_now: str | None = Field(
+        description="id of the version that is promoted now; null: none is"
+    )
+    replaces: str | None = Field(
+        description="id of the version that this one would replace; null: none"
+    )
+    reasons: list[str]
+    regressed: list[RegressedClass] = Field(
+        description="the classes that regressed by more than the gate allows, worst first"
+    )
+    gate: Gate | None
+    comparison: dict[str, Any] | None = Field(
+        description="metrics and classes of the promoted version (a) and this one (b)"
     )
 
 
@@ -110,7 +158,7 @@ class DecisionList(BaseModel):
 
 @router.post(
     "/models/{model_id}/promote",
-    response_model=PromotionAnswer,
+    response_model=PromotionAnswer | PromotionPreviewed,
     responses=errors(400, 403, 404, 409) | {202: {"model": Evaluating}},
     openapi_extra=json_request_body(Promote, required=False),
     dependencies=[Depends(require_admin)],
@@ -120,15 +168,21 @@ async def promote(request: Request, model_id: str, gateway: GatewayDep) -> Any:
 
     With a gate it is first compared with the promoted version: at once where both were evaluated
     on the same images, else by a job (202) that evaluates what is missing and decides. Requests
-    in progress finish on the version they started with.
+    in progress finish on the version they started with. With `dry_run` nothing is done: the answer
+    is the verdict of the gate, with its reasons.
     """
     empty = not (await request.body()).strip()
     wanted = check(Promote, {}) if empty else await json_body(request, Promote)
     candidate = await asyncio.to_thread(gateway.registry.candidate, model_id)
     gate = _gate(wanted, gateway.settings)
+    asked = PromotionRequest(candidate, gate, caller(request), wanted.force)
+    if wanted.dry_run:
+        unchanged()
+        seen = await asyncio.to_thread(preview_promotion, asked, evaluation_stores(gateway))
+        return {"message": _preview(seen)} | seen.to_json()
     previous = await asyncio.to_thread(gateway.registry.promoted, candidate.name)
     found = await decide_promotion(
-        PromotionRequest(candidate, gate, caller(request), wanted.force),
+        asked,
         evaluation_stores(gateway),
         gateway.promote,
         partial(notify_trainer, gateway),
@@ -146,6 +200,19 @@ async def promote(request: Request, model_id: str, gateway: GatewayDep) -> Any:
     changed(f"{verb} {before or 'none'} → {candidate.id}", candidate.id)
     told = {"message": _outcome(found, before)} | found.to_json() | {"previous": before}
     return told | {"active_model": _active_model(gateway)}
+
+
+def _preview(seen: PromotionPreview) -> str:
+    name, model = seen.model.name, seen.model.id
+    if seen.would_promote is None:
+        return f"A job would evaluate {model} and {seen.promoted}, and then decide."
+    if not seen.would_promote:
+        now = f"would still mean {seen.promoted}" if seen.promoted else "would stay unpromoted"
+        return f"{model} would not be promoted: '{name}' {now}."
+    if seen.promoted == model:
+        return f"'{name}' means {model} already."
+    was = f"replacing {seen.promoted}" if seen.promoted else "its first promoted version"
+    return f"'{name}' would mean {model}, {was}."
 
 
 def _outcome(found: PromotionOutcome, before: str | None) -> str:

@@ -17,6 +17,7 @@ from api.middleware.auth import require_train, require_use
 from api.requests import as_sent, json_body
 from api.schemas import errors, json_request_body
 from api.training_fields import TrainingFields
+from api.training_forms import FORMS
 from errors import ModelNotFound
 from evaluation.results import led
 from inference.device import device
@@ -86,7 +87,7 @@ def _route(path: str, mode: Mode, summary: str) -> None:
         path,
         response_model=TrainingAccepted,
         responses=errors(400, 403, 404),
-        openapi_extra=json_request_body(TrainingFields),
+        openapi_extra=json_request_body(FORMS[mode]),
         dependencies=[Depends(require_train)],
         summary=summary,
         name=mode,

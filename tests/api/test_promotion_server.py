@@ -203,6 +203,22 @@ def the_first_is_promoted_and_a_worse_one_refused_with_the_class_named(stage: St
     assert set(refused["evaluations"]) == {"candidate", "promoted"}
 
 
+def a_preview_says_what_would_happen_and_leaves_no_trace(stage: Stage) -> None:
+    """The worse one is promoted now; the good one was promoted before it."""
+    decisions = stage.ask("GET", f"/models/{NAME}/decisions")
+    body: dict[str, Any] = {"dry_run": True, "gate": {}}
+    answer = stage.ask("POST", f"/models/{stage.good}/promote", json=body)
+    assert (answer["status"], answer["would_promote"]) == ("preview", True)
+    assert (answer["replaces"], answer["regressed"]) == (stage.worse, [])
+    body["gate"] = {"min_gain": 0.999}
+    refused = stage.ask("POST", f"/models/{stage.good}/promote", json=body)
+    assert (refused["would_promote"], refused["replaces"]) == (False, None)
+    assert "at least +0.999 is required" in refused["reasons"][0]
+    assert f"would still mean {stage.worse}" in refused["message"]
+    assert stage.ask("GET", f"/models/{NAME}/decisions") == decisions
+    assert stage.ask("GET", f"/models/{NAME}")["id"] == stage.worse
+
+
 def a_better_one_is_evaluated_by_a_job_and_promoted(stage: Stage) -> None:
     """The worse one is promoted now; the new one was never evaluated. Seeing a class again takes
     an image or two away from its likes."""
@@ -291,6 +307,7 @@ def test_the_story_of_a_promotion(stage: Stage, picture: Callable[..., bytes]) -
     a_model_is_evaluated_by_a_job_and_shown_in_every_way(stage)
     two_are_compared_once_both_were_evaluated(stage)
     the_first_is_promoted_and_a_worse_one_refused_with_the_class_named(stage)
+    a_preview_says_what_would_happen_and_leaves_no_trace(stage)
     a_better_one_is_evaluated_by_a_job_and_promoted(stage)
     promotion_and_rollback_reach_running_traffic_without_an_error(stage, picture)
     what_cannot_be_is_told(stage)

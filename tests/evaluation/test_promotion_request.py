@@ -16,7 +16,13 @@ from dataset.store import DatasetStore
 from errors import DatasetNotFound, ValidationFailed, VisionLoopError
 from evaluation.gate import Gate
 from evaluation.promotion import GATE
-from evaluation.promotion_request import PromotionOutcome, PromotionRequest, decide_promotion
+from evaluation.promotion_request import (
+    PromotionOutcome,
+    PromotionPreview,
+    PromotionRequest,
+    decide_promotion,
+    preview_promotion,
+)
 from evaluation.store import REPORT, EvaluationStore
 from evaluation.submission import EvaluationStores
 from evaluation.target import EvaluationTarget
@@ -93,6 +99,16 @@ class Stage:
         found = self.decide(model, gate, force)
         assert isinstance(found, PromotionOutcome)
         return found
+
+    def preview(
+        self, model: ModelVersion, gate: Gate | None, force: bool = False
+    ) -> PromotionPreview:
+        """What would happen; that nothing did is checked."""
+        before = self.promoted, len(self.registry.decisions("signs"))
+        seen = preview_promotion(PromotionRequest(model, gate, "test", force), self.stores)
+        assert (self.promoted, len(self.registry.decisions("signs"))) == before
+        assert (self.queued, self.stores.jobs.list()) == ([], [])
+        return seen
 
     @property
     def promoted(self) -> str:
@@ -192,3 +208,39 @@ def test_a_gate_that_cannot_be_applied_is_an_error_unless_forced(
     assert stage.promoted == old.id
     assert stage.outcome(new, gate, force=True).forced
     assert stage.promoted == new.id
+
+
+@pytest.mark.parametrize(("figures", "better"), [(BETTER, True), (WORSE, False)])
+def test_a_preview_is_the_verdict_that_the_gate_gives_and_changes_nothing(
+    stage: Stage, figures: dict[str, float], better: bool
+) -> None:
+    old, new = stage.publish(promote=True), stage.publish()
+    stage.evaluated(old, BEFORE)
+    stage.evaluated(new, figures)
+    seen = stage.preview(new, Gate())
+    assert (seen.would_promote, seen.promoted, seen.forced) == (better, old.id, False)
+    assert seen.replaces == (old.id if better else None)
+    lost = [(one.name, one.metric, one.old, one.new) for one in seen.decision.regressed]
+    assert lost == ([] if better else [("round", "mAP50_95", 0.9, 0.5)])
+    found = stage.outcome(new, Gate())
+    assert (found.promoted, found.decision) == (better, seen.decision)
+    if better:
+        assert stage.preview(new, Gate()).replaces is None, "it is promoted already"
+
+
+def test_a_preview_without_a_gate_or_with_force(stage: Stage) -> None:
+    old, new = stage.publish(promote=True), stage.publish()
+    seen = stage.preview(new, None)
+    assert (seen.would_promote, seen.replaces, seen.gate) == (True, old.id, None)
+    forced = stage.preview(new, Gate(), force=True)
+    assert (forced.would_promote, forced.forced, forced.replaces) == (True, True, old.id)
+    assert "evaluations are missing" in forced.decision.reasons[0]
+
+
+def test_a_preview_with_missing_evaluations_has_no_verdict(stage: Stage) -> None:
+    old, new = stage.publish(promote=True), stage.publish()
+    seen = stage.preview(new, Gate(dataset=str(stage.data)))
+    assert (seen.would_promote, seen.replaces) == (None, old.id)
+    assert f"{new.id} and {old.id} were not both evaluated" in seen.decision.reasons[0]
+    with pytest.raises(DatasetNotFound):
+        stage.preview(new, Gate(dataset="gone-1"))

@@ -30,6 +30,11 @@ class Number:
             return None
         return int(number) if self.whole else number
 
+    @property
+    def schema(self) -> dict[str, Any]:
+        kind = "integer" if self.whole else "number"
+        return {"type": kind, "minimum": self.low, "maximum": self.high}
+
     def __str__(self) -> str:
         return f"{'a whole' if self.whole else 'a'} number from {self.low:g} to {self.high:g}"
 
@@ -43,6 +48,10 @@ class Choice:
     def check(self, value: object) -> str | None:
         return next((word for word in self.words if str(value).lower() == word.lower()), None)
 
+    @property
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "enum": list(self.words)}
+
     def __str__(self) -> str:
         return f"one of {', '.join(self.words)}"
 
@@ -53,6 +62,10 @@ class Switch:
 
     def check(self, value: object) -> bool | None:
         return {"true": True, "1": True, "false": False, "0": False}.get(str(value).lower())
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        return {"type": "boolean"}
 
     def __str__(self) -> str:
         return "true or false"
@@ -111,8 +124,67 @@ CLASSIFY: dict[str, Kind] = {
     "auto_augment": Choice(("randaugment", "autoaugment", "augmix", "none")),
 }
 
+MEANINGS: dict[str, dict[str, str]] = {
+    "Schedule": {
+        "optimizer": "the optimiser; auto: by the number of steps",
+        "lr0": "initial learning rate",
+        "lrf": "final learning rate, as a share of the initial one",
+        "cos_lr": "whether the learning rate falls along a cosine",
+        "momentum": "momentum of SGD, beta1 of Adam",
+        "weight_decay": "L2 penalty of the weights",
+        "warmup_epochs": "epochs in which the learning rate rises; fractions are allowed",
+        "warmup_momentum": "momentum at the start of the warm-up",
+        "warmup_bias_lr": "learning rate of biases at the start of the warm-up",
+        "nbs": "images whose gradients are summed up before a step",
+        "label_smoothing": "share of a label that is spread over the other classes",
+        "dropout": "share of the classifier's inputs that are dropped",
+        "bn_momentum": "momentum of batch normalisation's statistics",
+        "box": "weight of the box loss",
+        "cls": "weight of the class loss",
+        "cls_pw": "how much rare classes weigh more; 0: not at all, 1: by inverse frequency",
+        "dfl": "weight of the distribution focal loss",
+        "pose": "weight of the keypoint loss",
+        "kobj": "weight of the keypoints' objectness",
+    },
+    "Augmentation": {
+        "hsv_h": "change of hue, as a share of the circle",
+        "hsv_s": "change of saturation, as a share",
+        "hsv_v": "change of brightness, as a share",
+        "degrees": "rotation by up to so many degrees",
+        "translate": "shift by up to this share of the image",
+        "scale": "change of size by up to this share",
+        "shear": "shear by up to so many degrees",
+        "perspective": "perspective distortion",
+        "fliplr": "probability of a flip from left to right; 0 where sides have a meaning",
+        "flipud": "probability of a flip upside down",
+        "mosaic": "probability that four images become one",
+        "close_mosaic": "last epochs without mosaic",
+        "mixup": "probability that two images are blended",
+        "copy_paste": "probability that objects are copied into other images",
+        "multi_scale": "change of the image size from batch to batch, as a share",
+        "erasing": "probability that a part of the image is erased",
+        "auto_augment": "the classifier's augmentation policy",
+    },
+    "Data": {
+        "workers": "processes that load images",
+        "cache": "ram: decoded images are kept in memory",
+        "fraction": "share of the training images that is used",
+        "seed": "the number that all random choices follow from",
+        "amp": "whether the GPU computes in half precision where that is safe",
+        "plots": "whether curves and examples are drawn into the job's folder",
+    },
+}
+"""Group of a form → hyperparameters of it, with their meanings."""
+
 NAMES = frozenset(YOLO | MOBILENET | BOXES | CLASSIFY)
 """Names of all hyperparameters, of all kinds of models."""
+
+
+def known_hyperparameters(family: Family, task: Task) -> Mapping[str, Kind]:
+    """The hyperparameters that a kind of model has."""
+    if family == "mobilenet":
+        return MOBILENET
+    return YOLO | (CLASSIFY if task == "classify" else BOXES)
 
 
 def check_hyperparameters(given: Mapping[str, Any], family: Family, task: Task) -> dict[str, Any]:
@@ -121,10 +193,7 @@ def check_hyperparameters(given: Mapping[str, Any], family: Family, task: Task) 
     Raises:
         ValidationFailed: A name is unknown for this kind of model, or a value is out of range.
     """
-    if family == "mobilenet":
-        known = MOBILENET
-    else:
-        known = YOLO | (CLASSIFY if task == "classify" else BOXES)
+    known = known_hyperparameters(family, task)
     checked = {}
     for name, value in given.items():
         if value is None or value == "":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+from jobs.logs import LogWriter
 from tests.support.training_app import UNKNOWN, Service
 
 
@@ -63,3 +64,15 @@ def test_a_running_job_says_what_it_still_takes_one_that_waits_its_place(service
     assert service.get(f"/jobs/{running.id}")["eta_s"] == 0
     service.jobs.finish(running.id, "completed")
     assert service.get(f"/jobs/{running.id}")["eta_s"] is None
+
+
+def test_the_last_lines_of_a_log_can_be_asked_for(service: Service) -> None:
+    job = service.start()
+    writer = LogWriter(service.jobs.log(job.id))
+    for number in range(9):
+        writer.say(f"line {number}")
+    path = f"/jobs/{job.id}/logs"
+    assert len(service.get(path)["logs"]) > 9
+    last = service.get(path, params={"lines": 2})["logs"]
+    assert [line.rpartition("] ")[2] for line in last] == ["line 7", "line 8"]
+    assert service.call(service.app, "GET", f"{path}?lines=0").status_code == 400
