@@ -137,7 +137,15 @@ def create_app(gateway: Gateway) -> FastAPI:
     from fastapi import Depends, FastAPI
 
     from api import docs
-    from api.console import dataset_images, drafts, events, image_annotations, pages, session
+    from api.console import (
+        dataset_images,
+        drafts,
+        events,
+        image_annotations,
+        pages,
+        session,
+        timeline,
+    )
     from api.console.event_hub import EventHub
     from api.middleware.queries import known_query
     from api.openapi import document, operation_id
@@ -186,7 +194,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     measuring = (comparison, evaluations, metrics)
     tools = (annotate, label_studio, xanylabeling, cvat)
     data = (annotation_queue, batch_annotation, corrections, revisions, datasets)
-    console = (session, image_annotations, dataset_images, drafts, events)
+    console = (session, image_annotations, dataset_images, drafts, events, timeline)
     modules = (infer, pages, docs, *changing, *tools, *measuring, *data, *console, local_files)
     routers = [module.router for module in (*modules, jobs, train, training, webhooks)]
     for router in routers:

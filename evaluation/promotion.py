@@ -83,7 +83,9 @@ class GateResult:
         for pair, kind in zip(self.pairs, ("", "_on_old_data"), strict=False):
             rows |= {f"candidate{kind}": pair.candidate.id, f"promoted{kind}": pair.promoted.id}
         gate = self.gate.model_dump()
-        return DecisionReason(by, self.decision.reasons, gate, rows or None, forced, job_id)
+        reasons = self.decision.reasons
+        regressed = tuple(dict.fromkeys(one.name for one in self.decision.regressed))
+        return DecisionReason(by, reasons, gate, rows or None, forced, job_id, regressed)
 
 
 def old_data(recipe: Mapping[str, Any]) -> str | None:

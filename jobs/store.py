@@ -37,7 +37,7 @@ import tracing
 from database import Base, Database, now
 from disk_space import check_room
 from errors import Conflict, JobNotFound, RateLimited, without_server_paths
-from jobs.caller import CALLER
+from jobs.caller import CALLER, public_name
 from jobs.epochs import EpochRow
 from jobs.logs import LogWriter
 from jobs.states import FINAL, Status
@@ -132,10 +132,7 @@ class Job(Base):
     @property
     def started_by(self) -> str | None:
         """Who started it: a token's name, or `open` without one; addresses are not shown."""
-        kind, _, name = (self.caller or "").removeprefix("API, ").partition(" ")
-        if kind in ("token", "address"):
-            return name if kind == "token" else "open"
-        return f"{kind} {name}".strip() or None
+        return public_name(self.caller)
 
     @property
     def shown_error(self) -> str | None:

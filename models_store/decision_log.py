@@ -38,6 +38,7 @@ class Decision(Base):
     action: Mapped[str] = mapped_column(String(20))
     by: Mapped[str] = mapped_column(String(80))
     reasons: Mapped[list[str]] = mapped_column(JSON, default=list)
+    regressed: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))  # classes
     forced: Mapped[bool] = mapped_column(Boolean, default=False)
     gate: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     evaluations: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
@@ -52,6 +53,7 @@ class Decision(Base):
             "action": self.action,
             "by": self.by,
             "reasons": self.reasons,
+            "regressed": self.regressed or [],
             "forced": self.forced,
             "gate": self.gate,
             "evaluations": self.evaluations,
@@ -67,6 +69,7 @@ class DecisionReason:
     Attributes:
         by: A caller of the API, the command line, or a job.
         reasons: Sentences.
+        regressed: The classes that regressed by more than the gate allows, the worst first.
         gate: The gate's conditions.
         evaluations: The ids of the two evaluations that were compared: `candidate`, `promoted`.
         forced: Whether the gate was overruled.
@@ -79,6 +82,7 @@ class DecisionReason:
     evaluations: Mapping[str, Any] | None = None
     forced: bool = False
     job_id: str | None = None
+    regressed: Sequence[str] = ()
 
 
 COMMAND = DecisionReason()
@@ -103,6 +107,7 @@ def record(
         action=action,
         by=why.by[:80],
         reasons=list(why.reasons),
+        regressed=list(why.regressed) or None,
         forced=why.forced,
         gate=dict(why.gate) if why.gate is not None else None,
         evaluations=dict(why.evaluations) if why.evaluations is not None else None,

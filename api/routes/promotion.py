@@ -145,6 +145,9 @@ class Decision(BaseModel):
     action: Literal["promoted", "refused", "rolled_back", "deleted"]
     by: str
     reasons: list[str]
+    regressed: list[str] = Field(
+        description="the classes that regressed by more than the gate allows, the worst first"
+    )
     forced: bool
     gate: dict[str, Any] | None
     evaluations: dict[str, Any] | None = Field(description="ids of the compared evaluations")
