@@ -99,7 +99,12 @@ def test_who_decided_and_why_is_kept(registry: Registry, publish: Publish) -> No
     second = publish()
     gate = {"metric": "mAP50", "min_gain": 0.1}
     why = DecisionReason(
-        "the API", ("'stop' fell.",), gate, {"candidate": "a", "promoted": "b"}, job_id="j"
+        "the API",
+        ("'stop' fell.",),
+        gate,
+        {"candidate": "a", "promoted": "b"},
+        job_id="j",
+        regressed=("stop",),
     )
     registry.refuse(second, why)
     refused, promoted = (row.to_json() for row in registry.decisions("signs"))
