@@ -115,6 +115,7 @@ def test_who_decided_and_why_is_kept(registry: Registry, publish: Publish) -> No
         "action": "refused",
         "by": "the API",
         "reasons": ["'stop' fell."],
+        "regressed": ["stop"],
         "forced": False,
         "gate": gate,
         "evaluations": {"candidate": "a", "promoted": "b"},
