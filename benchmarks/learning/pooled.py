@@ -6,8 +6,9 @@ The predictions are stored, because the interval is computed from them.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,13 +33,21 @@ def metric_of(task: str) -> str:
 def measured(bench: Bench, model: str, dataset: Dataset, folder: Path, key: str) -> Figures:
     """Measure a model on the test split (on val if there is none), and store its predictions."""
     split = "test" if "test" in dataset.splits else "val"
+    report = keep_predictions(bench, model, dataset, split, folder, key)
+    figures = {k: v for k, v in report["figures"].items() if isinstance(v, int | float)}
+    return {"model": model, "split": split, "figures": figures}
+
+
+def keep_predictions(
+    bench: Bench, model: str, dataset: Dataset, split: str, folder: Path, key: str
+) -> dict[str, Any]:
+    """Evaluate a model on a split, and store its predictions; returns the report."""
     report = bench.measure(model, dataset, split, folder)
     kept = predictions(bench, key)
     kept.parent.mkdir(exist_ok=True)
     made = folder.glob(f"evaluation-*/{PREDICTIONS}")  # an interrupted run may have left others
     shutil.copy(max(made, key=lambda file: file.stat().st_mtime), kept)
-    figures = {k: v for k, v in report["figures"].items() if isinstance(v, int | float)}
-    return {"model": model, "split": split, "figures": figures}
+    return report
 
 
 def predictions(bench: Bench, key: str) -> Path:
@@ -95,7 +104,18 @@ def _figure(file: Path, metric: str) -> tuple[Weigh, int]:
     if metric == "accuracy":
         right = (arrays["true"] == arrays["pred"]).astype(float)
         return lambda weights: float(weights @ right / weights.sum()), images
-    matches = Matches(
+    weighted = WeightedAveragePrecision(matches_of(arrays, metric))
+    return lambda weights: mean_ap(weighted.ap(weights))[1], images
+
+
+def matches_of(arrays: Mapping[str, NDArray[Any]], metric: str) -> Matches:
+    """The matches in the stored predictions of a detector.
+
+    Args:
+        arrays: The content of predictions.npz.
+        metric: A key of `KINDS`.
+    """
+    return Matches(
         image=arrays["image"],
         confidence=arrays["conf"],
         class_id=arrays["pred"],
@@ -103,5 +123,3 @@ def _figure(file: Path, metric: str) -> tuple[Weigh, int]:
         target_image=arrays["target_image"],
         target_class=arrays["target"],
     )
-    weighted = WeightedAveragePrecision(matches)
-    return lambda weights: mean_ap(weighted.ap(weights))[1], images

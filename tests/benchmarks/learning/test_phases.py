@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.learning.phases import cut
+from benchmarks.learning.phases import cut, track
 from dataset.inspection import check
 from models_store.description import Task
 from synthetic.shapes import SHAPES
@@ -62,3 +62,40 @@ def test_a_cut_is_made_once_and_anew_where_the_classes_change(tmp_path: Path) ->
 
 def _real(dataset: object, split: str) -> list[Path]:
     return [image.resolve() for image in dataset.splits[split]]  # type: ignore[attr-defined]
+
+
+def test_a_third_split_is_a_half_of_val_and_tracks_stay_whole(tmp_path: Path) -> None:
+    source = write_shapes(tmp_path / "source", "classify", train=6, val=24, imgsz=32)
+    for number, image in enumerate(sorted((source / "val").glob("*/*"))):
+        image.rename(image.with_name(f"{number // 4:02}_{number % 4}{image.suffix}"))
+    phases = cut(source, "classify", 2, tmp_path / "phases", halved=True, tracks=True)
+    found = phases.read("all")
+    assert found.counts["val"] == found.counts["test"] == Counter({0: 4, 1: 4, 2: 4})
+    tracks = [{(i.parent.name, track(i)) for i in found.splits[s]} for s in ("val", "test")]
+    assert not tracks[0] & tracks[1]
+    assert phases.read("old").counts["test"] == Counter({0: 4, 1: 4})
+
+
+def test_some_new_images_and_some_classes_are_taken(tmp_path: Path) -> None:
+    source = write_shapes(tmp_path / "source", "classify", train=30, val=6, imgsz=32)
+    kinds = ("triangle",), ("square", "circle")
+    phases = cut(source, "classify", kinds[0], tmp_path / "a", new=kinds[1], new_images=5)
+    counts = {phase: phases.read(phase).counts["train"] for phase in ("old", "new", "all")}
+    assert counts["old"].total() == 10
+    assert sorted(counts["new"].values()) == [2, 3]
+    assert counts["all"].total() == 15
+    assert cut(source, "classify", 1, tmp_path / "b", new=("square",)).read("all").names == (
+        "circle",
+        "square",
+    )
+
+
+@pytest.mark.parametrize("few", [0, 3])
+def test_a_detectors_third_split(tmp_path: Path, few: int) -> None:
+    source = write_shapes(tmp_path / "source", "detect", train=12, val=8, imgsz=32)
+    phases = cut(source, "detect", 2, tmp_path / "phases", halved=True, new_images=few)
+    found = phases.read("all")
+    assert not {*_real(found, "val")} & {*_real(found, "test")}
+    assert len(found.splits["val"]) == len(found.splits["test"]) == 4
+    if few:
+        assert len(phases.read("new").splits["train"]) == few
