@@ -65,10 +65,8 @@ Trainer = Callable[[Recipe, JobHandle], Trained]
 
 
 def trainer(recipe: Recipe) -> Trainer:
-    """The trainer of a recipe's family and mode. Imports torch, and Ultralytics for YOLO."""
-    if recipe.family == "mobilenet":
-        from training.mobilenet.trainer import train
-    elif recipe.mode == "regular":
+    """The trainer of a recipe's mode. Imports torch."""
+    if recipe.mode == "regular":
         from training.modes.regular import train
     elif recipe.mode == "freeze_strategy":
         from training.modes.freeze import train

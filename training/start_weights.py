@@ -136,6 +136,13 @@ def _check(description: ModelDescription, task: Task, family: Family, shown: str
         )
 
 
+def last_layer(model: Any) -> nn.Linear:
+    """The layer of a classifier that computes the logits of its classes."""
+    layer = model.classifier[-1] if hasattr(model, "classifier") else model.model[-1].linear
+    assert isinstance(layer, nn.Linear)
+    return layer
+
+
 Layer = nn.Linear | nn.Conv2d
 
 

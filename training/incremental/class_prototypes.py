@@ -10,15 +10,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from models_store.description import Preprocessing
 from settings import get_settings
+from training.planning.recipe import Recipe
+from training.training_data import TrainingData
 from training.yolo.feature_extractor import Check, FeatureExtractor
-from training.yolo.run import Run, TrainerExtension
+from training.yolo.run import TrainerExtension
+
+if TYPE_CHECKING:
+    from jobs.handle import JobHandle
 
 FILE = "class_means.safetensors"  # in a classifier's model folder
 IMAGES = 50  # maximum number of images per class that features are computed for
@@ -112,6 +119,19 @@ def class_features(
     return torch.from_numpy(found.features), torch.tensor([images[image] for image in chosen])
 
 
+class Training(Protocol):
+    """A training of either family: `yolo.run.Run` or `mobilenet.trainer.Session`."""
+
+    @property
+    def recipe(self) -> Recipe: ...
+
+    @property
+    def dataset(self) -> TrainingData: ...
+
+    @property
+    def job(self) -> JobHandle: ...
+
+
 @dataclass(frozen=True)
 class StorePrototypes(TrainerExtension):
     """Trainer extension: stores the prototypes of a trained classifier in its model folder.
@@ -119,17 +139,19 @@ class StorePrototypes(TrainerExtension):
     Attributes:
         known: Prototypes of the old classes in the same feature space, to be merged in; None if
             there are none, or training changed the features.
+        how: The network's preprocessing; None: that of YOLO.
     """
 
     known: ClassPrototypes | None = None
+    how: Preprocessing | None = None
 
-    def model_saved(self, run: Run, model: nn.Module, folder: Path) -> None:
+    def model_saved(self, run: Training, model: nn.Module, folder: Path) -> None:
         """Compute the prototypes of a classifier from training images; other models have none."""
         if run.recipe.task != "classify":
             return
         gpu = torch.cuda.is_available() and get_settings().device != "cpu"
         device = torch.device("cuda" if gpu else "cpu")
-        extractor = FeatureExtractor(model, "classify", run.recipe.imgsz, device)
+        extractor = FeatureExtractor(model, "classify", run.recipe.imgsz, device, self.how)
         classes = run.dataset.classes
         images = {image: classes[image] for image in run.dataset.scan().splits["train"]}
         found = ClassPrototypes.measure(extractor, images, len(run.dataset.names), run.job.check)

@@ -36,6 +36,9 @@ def expand(start: Start, union: ClassUnion) -> Start:
         )
     model: Any = copy.deepcopy(start.model)
     count = len(union.names)
+    if hasattr(model, "classifier"):  # MobileNet
+        model.classifier[-1] = _wider_linear(model.classifier[-1], count)
+        return Start(start.architecture, model, union.names, start.preprocessing)
     head = model.model[-1]
     if hasattr(head, "linear"):
         head.linear = _wider_linear(head.linear, count)

@@ -27,8 +27,8 @@ _BY_NAME = {
 LARGE = 3  # images whose shorter side exceeds this multiple of imgsz are downscaled before caching
 
 
-class Training(Dataset[tuple[Tensor, int]]):
-    """Training images, augmented: tensor float32 (3, imgsz, imgsz), normalised, and class id."""
+class Training(Dataset[tuple[Tensor, int, int]]):
+    """Training images, augmented: tensor float32 (3, imgsz, imgsz), normalised; class id; index."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Training(Dataset[tuple[Tensor, int]]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+    def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
         path = self.images[index]
         image = self._kept.get(index)
         if image is None:
@@ -59,7 +59,7 @@ class Training(Dataset[tuple[Tensor, int]]):
             if size <= self._free:
                 self._kept[index] = image
                 self._free -= size
-        return self.transform(image), self.classes[path]
+        return self.transform(image), self.classes[path], index
 
 
 class Validation(Dataset[tuple[Tensor, int]]):

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 from torchvision.models.mobilenetv2 import InvertedResidual
 
@@ -27,15 +27,16 @@ from evaluation.confusion import classifier_scores
 from jobs.artifacts import BEST, CHECKPOINTS, note_best
 from jobs.failures import explained
 from jobs.handle import JobCancelled, JobHandle
-from models_store.description import ModelDescription
+from models_store.description import ModelDescription, Preprocessing
 from models_store.weight_ema import WeightEMA
 from models_store.weights import build_model, describe, describe_mobilenet, save_model
 from settings import get_settings
 from training.checkpoints import save_checkpoint
 from training.data_workers import data_workers
 from training.mobilenet.data import CACHE, Training, Validation, preprocessing_for
+from training.mobilenet.method import Method
 from training.planning.recipe import Recipe
-from training.prepare import prepare_training, scan_images
+from training.prepare import scan_images
 from training.publish import Trained
 from training.schedule import SAVE_INTERVAL, TRAINING_SHARE, Amount, amount_of
 from training.start_weights import Start, keep_rows
@@ -46,20 +47,28 @@ SMALLEST_RATE = 0.01  # final learning rate, as a share of the peak
 CLIP = 5.0  # maximum gradient norm
 
 
-def train(recipe: Recipe, job: JobHandle) -> Trained:
+def train(
+    recipe: Recipe, job: JobHandle, dataset: TrainingData, start: Start, method: Method
+) -> Trained:
     """Train a MobileNetV2 from its start weights to its best epoch.
+
+    Args:
+        recipe: The requested training.
+        job: The job; it gets progress and log lines, and is checked for a requested stop.
+        dataset: The images.
+        start: The start weights.
+        method: How the training mode changes the training.
 
     Raises:
         VisionLoopError: The dataset, the start weights or the settings cannot be used.
         JobCancelled: The job was cancelled, or the service stops.
     """
-    dataset, start = prepare_training(recipe, job)
     gpu = torch.cuda.is_available() and get_settings().device != "cpu"
 
     with explained(recipe.batch, recipe.imgsz):
         device = torch.device("cuda" if gpu else "cpu")
         scan_images(dataset, job)
-        session = Session.begin(recipe, job, dataset, start, device)
+        session = Session.begin(recipe, job, dataset, start, device, method)
         with job.graceful_stop():
             while not session.is_over:
                 session.train_epoch()
@@ -93,13 +102,20 @@ class Session:
     """A training in progress: network, optimiser, data loaders and state."""
 
     def __init__(
-        self, recipe: Recipe, job: JobHandle, dataset: TrainingData, start: Start, device: Any
+        self,
+        recipe: Recipe,
+        job: JobHandle,
+        dataset: TrainingData,
+        start: Start,
+        device: Any,
+        method: Method,
     ) -> None:
+        self.method = method
         self.recipe, self.job, self.dataset, self.device = recipe, job, dataset, device
         self.how = preprocessing_for(recipe.imgsz, start.preprocessing)
         hyper = recipe.hyper
         images, classes = dataset.scan().splits, dataset.classes
-        self.amount: Amount = amount_of(recipe, len(images["train"]))
+        self.amount: Amount = amount_of(recipe, method.samples or len(images["train"]))
         cores = cpu_count()
         # float32; batches of validation are twice as large
         batch_bytes = 3 * recipe.batch * 3 * self.how.imgsz**2 * 4
@@ -110,10 +126,12 @@ class Session:
         if len(train) < 2:
             raise ValidationFailed("Training needs at least two images. Add images to train.")
         self.generator = torch.Generator().manual_seed(recipe.seed)
+        sampler = method.sampler() or RandomSampler(train, generator=self.generator)
+        samples = len(sampler)  # type: ignore[arg-type]
         self.batches = Batches(
-            RandomSampler(train, generator=self.generator),
+            sampler,
             recipe.batch,
-            drop_last=len(train) > recipe.batch and len(train) % recipe.batch == 1,
+            drop_last=samples > recipe.batch and samples % recipe.batch == 1,
         )
         self.loader: DataLoader[Any] = DataLoader(
             train,
@@ -131,23 +149,35 @@ class Session:
                 module.momentum = momentum
             elif isinstance(module, nn.Dropout):
                 module.p = float(hyper.get("dropout", 0.2))
-        self.optimizer = torch.optim.AdamW(_groups(self.model, hyper.get("weight_decay", 0.02)))
+        decay = method.weight_decay
+        self.optimizer = torch.optim.AdamW(
+            _groups(self.model, hyper.get("weight_decay", 0.02 if decay is None else decay))
+        )
         self.average = WeightEMA(self.model)
-        self.criterion = nn.CrossEntropyLoss(label_smoothing=hyper.get("label_smoothing", 0.05))
+        self.criterion: nn.Module = nn.CrossEntropyLoss(
+            label_smoothing=hyper.get("label_smoothing", 0.05)
+        )
         scratch = recipe.base.kind == "scratch"
         self.rate = float(hyper.get("lr0", SCRATCH_RATE if scratch else FINE_RATE))
         self.state = State()
         self.loss = 0.0
         self.shuffle = self.generator.get_state()  # random state at the start of the epoch
         self.saved = time.monotonic()
+        method.begin(self)
 
     @classmethod
     def begin(
-        cls, recipe: Recipe, job: JobHandle, dataset: TrainingData, start: Start, device: Any
+        cls,
+        recipe: Recipe,
+        job: JobHandle,
+        dataset: TrainingData,
+        start: Start,
+        device: Any,
+        method: Method,
     ) -> Session:
         """Create a session: resumed from the job's checkpoint if there is one, else new."""
         torch.manual_seed(recipe.seed)
-        session = cls(recipe, job, dataset, start, device)
+        session = cls(recipe, job, dataset, start, device, method)
         session.checkpoints.mkdir(parents=True, exist_ok=True)
         resumed = session.load()
         where = f"from epoch {session.state.epoch + 1}" if resumed else "from the start"
@@ -169,27 +199,35 @@ class Session:
         return self.job.folder / CHECKPOINTS
 
     @property
+    def epoch(self) -> int:
+        """Number of finished epochs."""
+        return self.state.epoch
+
+    @property
     def is_over(self) -> bool:
         waited = self.state.epoch - self.state.best_epoch
+        waited = min(waited, self.state.epoch - self.method.patience_from)
         impatient = bool(self.recipe.patience) and waited >= self.recipe.patience
         return self.state.epoch >= self.recipe.epochs or impatient
 
     def train_epoch(self) -> None:
         self.model.train()
+        self.method.enter_epoch(self)
         total = seen = 0.0
         self.shuffle = self.generator.get_state()
         self.batches.skip = self.state.batch
-        for index, (images, classes) in enumerate(self.loader, self.state.batch):
+        for index, (images, classes, rows) in enumerate(self.loader, self.state.batch):
             self.job.check()
             step = self.state.epoch * len(self.loader) + index
             for group in self.optimizer.param_groups:
                 group["lr"] = self._rate(step)
             images, classes = images.to(self.device), classes.to(self.device)
-            loss = self.criterion(self.model(images), classes)
+            loss = self.method.loss(self, images, classes, rows)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)
             self.optimizer.step()
+            self.method.after_step(self)
             self.average.update(self.model)
             total, seen = total + loss.item() * len(classes), seen + len(classes)
             self.loss = total / seen
@@ -206,11 +244,13 @@ class Session:
         count = len(self.dataset.names)
         matrix = torch.zeros(count, count, dtype=torch.long)
         total = seconds = 0.0
+        predicted: list[Tensor] = []
         for index, (images, classes) in enumerate(self.val_loader):
             self.job.check()
             began = time.perf_counter()
             output = self.average.model(images.to(self.device)).float().cpu()
             seconds += time.perf_counter() - began
+            predicted.append(output.argmax(1))
             total += nn.functional.cross_entropy(output, classes, reduction="sum").item()
             matrix += torch.bincount(
                 classes * count + output.argmax(1), minlength=count * count
@@ -221,10 +261,11 @@ class Session:
         metrics = classifier_scores(matrix.numpy())
         seen = int(matrix.sum())
         metrics |= {"loss": self.loss, "val_loss": total / seen}
+        metrics |= self.method.metrics(torch.cat(predicted).numpy())
         metrics["inference_time"] = round(1000 * seconds / seen, 3)  # ms per image
         state = self.state
         state.epoch, state.batch = state.epoch + 1, 0
-        ranked = (metrics["accuracy"], -metrics["val_loss"])
+        ranked = self.method.rank(metrics, state.epoch)
         if ranked > state.best:
             state.best, state.best_epoch = ranked, state.epoch
             state.metrics = {**metrics, "epoch": float(state.epoch)}
@@ -255,6 +296,7 @@ class Session:
             "shuffle": self.shuffle if state.batch else self.generator.get_state(),
         }
         save_checkpoint(content, self.checkpoints / "last.pt")
+        self.method.save(self)
         self.saved = time.monotonic()
         self.job.checkpointed(state.epoch, state.batch)
         if state.batch:
@@ -301,9 +343,11 @@ class Session:
         folder = self.job.folder / "model"
         folder.mkdir(exist_ok=True)
         save_model(folder, model, self.describe())
+        self.method.model_saved(self, model, folder)
         metrics = self.state.metrics
         self.job.log(f"Best epoch {self.state.best_epoch}: accuracy {metrics['accuracy']:.3f}.")
-        return Trained(folder, metrics, self.dataset.fingerprint, self.dataset.class_counts)
+        fingerprint = self.dataset.learned.fingerprint
+        return Trained(folder, metrics, fingerprint, self.dataset.class_counts)
 
     def _rate(self, step: int) -> float:
         """The learning rate at a step: linear warm-up, then cosine decay."""
@@ -327,10 +371,40 @@ class Session:
             fraction=TRAINING_SHARE * done / self.recipe.epochs,
             epoch=min(self.state.epoch + 1, self.recipe.epochs),
             epochs=self.recipe.epochs,
-            metrics=metrics,
+            metrics={**metrics, **self.method.extra} if metrics else {},
             batch=trained,
             batches=len(self.loader),
         )
+
+
+@dataclass(frozen=True)
+class Denormalised:
+    """Maps normalised images back to pixel values from 0 to 1, for networks that expect these."""
+
+    mean: Tensor
+    std: Tensor
+
+    @classmethod
+    def of(cls, how: Preprocessing, device: torch.device) -> Denormalised:
+        return cls(*(torch.tensor(v, device=device).view(1, -1, 1, 1) for v in (how.mean, how.std)))
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Pixel values of images (B, 3, H, W)."""
+        return (images * self.std + self.mean).clamp(0, 1)
+
+
+class Normalising(nn.Module):
+    """A network with the normalisation of its input: it takes pixel values from 0 to 1."""
+
+    def __init__(self, model: nn.Module, how: Preprocessing, device: torch.device) -> None:
+        super().__init__()
+        self.model = model
+        self.mean, self.std = (
+            torch.tensor(v, device=device).view(1, -1, 1, 1) for v in (how.mean, how.std)
+        )
+
+    def forward(self, images: Tensor) -> Any:
+        return self.model((images - self.mean) / self.std)
 
 
 def network(recipe: Recipe, dataset: TrainingData, start: Start, job: JobHandle) -> nn.Module:

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from training.incremental.class_prototypes import StorePrototypes
+from training.mobilenet import trainer as mobilenet
+from training.modes.mobilenet import FrozenFeatures, StoredPrototypes
 from training.planning.recipe import Recipe
 from training.prepare import prepare_training
 from training.publish import Trained
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def train(recipe: Recipe, job: JobHandle) -> Trained:
-    """Train a YOLO model in stages, or in a single stage if `use_freeze_strategy` is false.
+    """Train a model in stages, or in a single stage if `use_freeze_strategy` is false.
 
     Raises:
         VisionLoopError: The dataset, the start weights or the settings cannot be used.
@@ -37,8 +39,11 @@ def train(recipe: Recipe, job: JobHandle) -> Trained:
     """
     dataset, start = prepare_training(recipe, job)
     run = Run(recipe, job, dataset, start, extensions=(StorePrototypes(),))
+    is_mobilenet = recipe.family == "mobilenet"
     if not recipe.use_freeze_strategy:
         job.log("use_freeze_strategy is false: all layers train from the start.")
+        if is_mobilenet:
+            return mobilenet.train(recipe, job, dataset, start, StoredPrototypes())
         return yolo.train(run)
     if start.model is None:
         job.log(
@@ -46,6 +51,9 @@ def train(recipe: Recipe, job: JobHandle) -> Trained:
             "stage, expect lower metrics than from a regular training. Freezing helps only if "
             "the training starts from weights."
         )
+    if is_mobilenet:
+        staged = FrozenFeatures(recipe.min_epochs_per_stage, job)
+        return mobilenet.train(recipe, job, dataset, start, staged)
     groups = layer_groups(start.architecture)
     starts = stage_starts(len(groups), recipe.min_epochs_per_stage)
     run.hooks = {"on_train_epoch_start": StagedUnfreezing(run, groups, starts).enter_epoch}

@@ -53,6 +53,9 @@ from training.incremental.losses import (
     PseudoFeatures,
     Strength,
 )
+from training.mobilenet import trainer as mobilenet
+from training.mobilenet.data import preprocessing_for
+from training.modes.mobilenet import Retention
 from training.planning.class_union import ClassUnion, nothing_new, unite
 from training.planning.compatibility import check_keypoints, check_old_classes
 from training.planning.options import IncrementalOptions
@@ -61,7 +64,7 @@ from training.prepare import announce, scan_images
 from training.publish import Trained
 from training.replay.buffer import Replay, objects, remember, share
 from training.replay.merged_dataset import DatasetPart, MergedDataset, unite_data
-from training.start_weights import Start, load_start
+from training.start_weights import Start, last_layer, load_start
 from training.yolo import trainer as yolo
 from training.yolo.feature_extractor import FeatureExtractor, ImageFeatures
 from training.yolo.run import Hook, Run, TrainerExtension
@@ -74,7 +77,7 @@ ROWS_RATE = 0.001  # learning rate if only the rows of new classes are trained
 
 
 def train(recipe: Recipe, job: JobHandle) -> Trained:
-    """Train a YOLO model on further classes or data, retaining what it knows.
+    """Train a model on further classes or data, retaining what it knows.
 
     Raises:
         VisionLoopError: The datasets, the base model or the settings cannot be used.
@@ -108,8 +111,13 @@ def set_up(recipe: Recipe, job: JobHandle, settings: Settings) -> IncrementalSet
 
     assert before.model is not None
     gpu = torch.cuda.is_available() and settings.device != "cpu"
+    how = preprocessing_for(recipe.imgsz, before.preprocessing)
     extractor = FeatureExtractor(
-        before.model, recipe.task, recipe.imgsz, torch.device("cuda" if gpu else "cpu")
+        before.model,
+        recipe.task,
+        recipe.imgsz,
+        torch.device("cuda" if gpu else "cpu"),
+        how if recipe.family == "mobilenet" else None,
     )
     buffer: tuple[Path, ...] = ()
     if old is not None:
@@ -162,6 +170,20 @@ def fit(setup: IncrementalSetup, job: JobHandle) -> Trained:
             "The last epoch is published, because forgetting cannot be measured without old val "
             "images."
         )
+    if not setup.is_yolo:
+        method = Retention(
+            setup.dataset,
+            setup.ratio,
+            setup.samples,
+            setup.recipe.seed,
+            setup.classifier_loss,
+            setup.criteria,
+            setup.strength.statistics,
+            setup.rows_only,
+            setup.old_prototypes if setup.rows_only else None,
+        )
+        trained = mobilenet.train(setup.schedule, job, setup.dataset, setup.start, method)
+        return replace(trained, class_counts=setup.dataset.learned_counts)
     hooks: dict[str, Hook] = {"on_pretrain_routine_end": setup.install_retention_loss}
     if setup.strength.statistics:
         hooks["on_train_batch_start"] = freeze_statistics
@@ -209,6 +231,11 @@ class IncrementalSetup:
     criteria: EpochCriteria | None = None
 
     @property
+    def is_yolo(self) -> bool:
+        """Whether the network is a YOLO model, and not a MobileNet."""
+        return self.recipe.family == "yolo"
+
+    @property
     def exemplar_free(self) -> bool:
         """Whether a classifier gets new classes without any old image."""
         grows = len(self.start.names) > len(self.old.names)
@@ -229,7 +256,8 @@ class IncrementalSetup:
         grows = self.recipe.task == "classify" and self.new_prototypes is not None
         if grows and "lr0" not in hyper and "optimizer" not in hyper:
             rate = ROWS_RATE if self.rows_only else RATE
-            changed["hyper"] = {"optimizer": "AdamW", "lr0": rate, "momentum": 0.9, **hyper}
+            adam = {"optimizer": "AdamW", "lr0": rate, "momentum": 0.9}
+            changed["hyper"] = {**adam, **hyper} if self.is_yolo else {"lr0": rate, **hyper}
         return self.recipe.model_copy(update=changed)
 
     @property
@@ -249,24 +277,29 @@ class IncrementalSetup:
 
     def install_retention_loss(self, trainer: Any) -> None:
         """Hook: install the knowledge-retention loss (LwF) once the network is built."""
-        teacher = Teacher(self.old, self.recipe.task)
-        teacher.to(trainer.device)
         network = trainer.model
         if self.recipe.task == "classify":
-            strength = self.strength
-            if self.rows_only:  # scores of old classes cannot change then
-                strength = replace(strength, scores=0.0, logits=0.0)
-            pseudo = self._pseudo_features(network, trainer.device) if self.exemplar_free else None
-            network.criterion = ClassifierRetentionLoss(teacher, self.prior, strength, pseudo)
+            network.criterion = self.classifier_loss(network, trainer.device)
             return
+        teacher = Teacher(self.old, self.recipe.task)
+        teacher.to(trainer.device)
         task_loss = network.init_criterion()
         strides = [int(stride) for stride in network.model[-1].stride]
         network.criterion = DetectionRetentionLoss(task_loss, teacher, strides, self.strength)
 
+    def classifier_loss(self, network: Any, device: torch.device) -> ClassifierRetentionLoss:
+        """The knowledge-retention loss of a classifier."""
+        teacher = Teacher(self.old, self.recipe.task)
+        teacher.to(device)
+        strength = self.strength
+        if self.rows_only:  # scores of old classes cannot change then
+            strength = replace(strength, scores=0.0, logits=0.0)
+        pseudo = self._pseudo_features(network, device) if self.exemplar_free else None
+        return ClassifierRetentionLoss(teacher, self.prior, strength, pseudo)
+
     def _pseudo_features(self, network: Any, device: torch.device) -> PseudoFeatures:
         """Pseudo-features of old classes; with `strength.rows`, freezes all but the new rows."""
-        known: Any = self.old.model
-        linear, old = network.model[-1].linear, known.model[-1].linear.to(device)
+        linear, old = last_layer(network), last_layer(self.old.model).to(device)
         if self.strength.rows:
             for parameter in network.parameters():
                 parameter.requires_grad = parameter is linear.weight or parameter is linear.bias
@@ -384,10 +417,9 @@ def _initialise_rows(
     }
     features, own = class_features(extractor, images, job.check)
     found = ClassPrototypes.of(features, own, len(union.names))
-    model: Any = start.model
-    linear = model.model[-1].linear.cpu()
+    linear = last_layer(start.model).cpu()
     imprint(linear, found.means, found.counts > 0, union.old)
-    old = extractor.model.model[-1].linear.cpu()
+    old = last_layer(extractor.model).cpu()
     translation = _translation(old, found, old_prototypes, Strength())
     train_new_rows(linear, features, own, union.old, translation, seed)
     return found
@@ -415,8 +447,7 @@ def _published_prototypes(before: Start, recipe: Recipe) -> ClassPrototypes | No
     if recipe.origin.kind != "model" or how is None or how.imgsz != recipe.imgsz:
         return None
     found = ClassPrototypes.load(locate(recipe.origin.value))
-    model: Any = before.model
-    linear = model.model[-1].linear
+    linear = last_layer(before.model)
     fits = found is not None and found.fit(linear.out_features, linear.in_features)
     return found if fits else None
 

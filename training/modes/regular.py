@@ -1,4 +1,4 @@
-"""Regular training: all layers at once, with Ultralytics' own losses and augmentation.
+"""Regular training: all layers at once, with the trainers' own losses and augmentation.
 
 The defaults that matter for small datasets are in `training.yolo.arguments`.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from training.incremental.class_prototypes import StorePrototypes
+from training.mobilenet import trainer as mobilenet
+from training.modes.mobilenet import StoredPrototypes
 from training.planning.recipe import Recipe
 from training.prepare import prepare_training
 from training.publish import Trained
@@ -19,11 +21,13 @@ if TYPE_CHECKING:
 
 
 def train(recipe: Recipe, job: JobHandle) -> Trained:
-    """Train a YOLO model from its start weights to its best epoch.
+    """Train a model from its start weights to its best epoch.
 
     Raises:
         VisionLoopError: The dataset, the start weights or the settings cannot be used.
         JobCancelled: The job was cancelled, or the service stops.
     """
     dataset, start = prepare_training(recipe, job)
+    if recipe.family == "mobilenet":
+        return mobilenet.train(recipe, job, dataset, start, StoredPrototypes())
     return trainer.train(Run(recipe, job, dataset, start, extensions=(StorePrototypes(),)))

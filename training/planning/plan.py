@@ -138,7 +138,8 @@ def plan_distillation(request: TrainingRequest, task: Task | None, stores: Store
     if (taught := stores.description(teacher)) is not None:
         known = stores.description(base)
         fresh = base.kind in ("scratch", "download")
-        student = architecture_yaml(base.network) if fresh else None
+        is_yolo = base.family == "yolo"
+        student = architecture_yaml(base.network) if fresh and is_yolo else None
         student = known.architecture if known else student
         check_teacher(data, old if options.replays else None, student, taught)
     return common.recipe(request, distillation=options, teacher=teacher)
@@ -166,13 +167,9 @@ class Common:
         """Resolve and check these fields of a request.
 
         Raises:
-            ValidationFailed: The base cannot be trained in this mode, or a field is wrong.
+            ValidationFailed: A field is wrong.
             DatasetNotFound: There is no such dataset.
         """
-        if base.family == "mobilenet" and request.mode != "regular":
-            raise ValidationFailed(
-                f"mode {request.mode} is for YOLO models; train a MobileNet with mode regular."
-            )
         hyper = check_hyperparameters(request.hyper, base.family, base.task)
         name = check_name((request.name or "").strip() or base.default_name)
         return cls(base, hyper, name, stores.datasets.resolve((request.data or "").strip()))

@@ -74,7 +74,7 @@ class MergedDataset:
         new: The train and val splits of the new dataset.
         replayed: The images of the replay buffer, and the val split of the old dataset; None: no
             old dataset.
-        classes: Image of train → class id. For `classify` only.
+        classes: Image of train or val → class id. For `classify` only.
         counts: Class id → objects in train (images, for `classify`).
         scanned: The images of both parts.
     """
@@ -208,7 +208,7 @@ def unite_data(
     for part in parts:
         counts.update(part.counts("train"))
         if new.task == "classify":
-            for image in part.splits["train"]:
+            for image in (*part.splits["val"], *part.splits["train"]):
                 (classes[image],) = part.classes(image)
     scanned = ScanResult(
         {split: tuple(i for part in parts for i in part.splits[split]) for split in SPLITS},

@@ -16,6 +16,7 @@ from inference.images import decode
 from inference.preprocess import Letterbox, normalise, prepare
 from models_store.description import ModelDescription, Preprocessing, Task
 from settings import get_settings
+from training.start_weights import last_layer
 
 BATCH = 16  # images in a batch
 LOG_EVERY = 500  # images between two lines in the log
@@ -41,17 +42,25 @@ class FeatureExtractor:
     """A network in eval mode, with its preprocessing.
 
     Args:
-        model: A YOLO network; it is moved to `device`.
+        model: A YOLO network or a MobileNet; it is moved to `device`.
         task: The network's task.
         imgsz: Side of the square input, pixels.
         device: Where to run it.
+        how: Its preprocessing; None: that of YOLO.
     """
 
-    def __init__(self, model: nn.Module, task: Task, imgsz: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        task: Task,
+        imgsz: int,
+        device: torch.device,
+        how: Preprocessing | None = None,
+    ) -> None:
         self.model: Any = model.to(device).eval()
         self.task, self.device = task, device
         resize: Any = "centre_crop" if task == "classify" else "letterbox"
-        self.how = Preprocessing(
+        self.how = how or Preprocessing(
             resize=resize,
             imgsz=imgsz,
             resize_to=imgsz if task == "classify" else None,
@@ -91,8 +100,7 @@ class FeatureExtractor:
         self, images: Sequence[Path], check: Check
     ) -> Iterator[tuple[list[_Image], Any, Tensor]]:
         kept: list[Tensor] = []
-        head = self.model.model[-1]
-        observed = head.linear if self.task == "classify" else head
+        observed = last_layer(self.model) if self.task == "classify" else self.model.model[-1]
         hook = observed.register_forward_pre_hook(lambda _, inputs: kept.append(_pooled(inputs[0])))
         limit = get_settings().max_pixels
         try:
@@ -124,12 +132,14 @@ class FeatureExtractor:
         ):  # the decoded output comes first, the raw ones for the losses follow
             output = output[0]
         found: Tensor = output.float().cpu()
-        return found
+        # YOLO classifiers return probabilities in eval mode, MobileNet logits
+        return found if hasattr(self.model, "yaml") else found.softmax(1)
 
     def _hardness(
         self, path: Path, output: Tensor, rows: Sequence[LabelRow], box: Letterbox
     ) -> float:
-        rows = [row for row in rows if row.cls < len(self.model.names)]
+        known = len(output) if self.task == "classify" else len(self.model.names)
+        rows = [row for row in rows if row.cls < known]
         if not rows:
             return 0.0
         if self.task == "classify":

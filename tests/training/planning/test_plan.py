@@ -122,6 +122,16 @@ def test_a_request_becomes_a_recipe(
     assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
 
 
+@pytest.mark.parametrize("mode", ["freeze_strategy", "distillation"])
+def test_a_mobilenet_is_trained_in_every_mode(
+    registry: Registry, settings: Settings, data: Path, mode: str
+) -> None:
+    images = write_shapes(data.parent.parent / "kinds", "classify", 6, 3, 32)
+    more: dict[str, Any] = {mode: {"teacher": "leaves"}} if mode == "distillation" else {}
+    recipe = planned(registry, settings, images, mode=mode, model="mobilenet", **more)
+    assert (recipe.mode, recipe.family) == (mode, "mobilenet")
+
+
 def test_a_default_stage_length_is_lowered_and_said(
     registry: Registry, settings: Settings, data: Path
 ) -> None:
@@ -264,7 +274,6 @@ def test_a_part_of_the_data_is_not_taken_where_old_pictures_are_replayed(
         ({"model": "leaves", "task": "detect"}, ValidationFailed, "for classify"),
         ({"model": "yolov8n-seg", "task": "detect"}, ValidationFailed, "is for segment"),
         ({"model": "mobilenet", "task": "detect"}, ValidationFailed, "is a classifier"),
-        ({"mode": "freeze_strategy", "model": "mobilenet"}, ValidationFailed, "regular"),
         ({"name": "Not OK!"}, ValidationFailed, "not a valid model name"),
         ({"hyper": {"exec": 1}}, ValidationFailed, "Known: amp"),
         ({"hyper": {"lr0": 5}}, ValidationFailed, "lr0 is '5'"),
