@@ -71,8 +71,8 @@ class Base(DeclarativeBase):
 
 
 class State(Base):
-    """Key-value table; keys are `schema`, `generation`, `active`, `tokens`, `closed` and
-    `seeded:NAME`."""
+    """Key-value table; keys are `schema`, `generation`, `active`, `tokens`, `closed`,
+    `annotations` and `seeded:NAME`."""
 
     __tablename__ = "state"
 

@@ -16,7 +16,7 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.exc import IntegrityError
 
 from annotation.drafts.store import delete_drafts
-from annotation.entries import AnnotationEntries, add_entries
+from annotation.entries import AnnotationEntries, add_entries, note_change
 from annotation.tables import AnnotatedDataset, AnnotationEntry
 from database import Database
 from errors import DatasetNotFound
@@ -148,6 +148,7 @@ class AnnotatedDatasets:
         row = AnnotatedDataset
         with self.database.write() as session:
             session.execute(update(row).where(row.id == dataset_id).values(built=changes))
+            note_change(session)
 
     def delete(self, dataset_id: str) -> None:
         """Delete the rows of a dataset. The caller deletes its folder."""
@@ -156,6 +157,7 @@ class AnnotatedDatasets:
             entries = AnnotationEntry.dataset_id == dataset_id
             session.execute(delete(AnnotationEntry).where(entries))
             session.execute(delete(AnnotatedDataset).where(AnnotatedDataset.id == dataset_id))
+            note_change(session)
 
 
 def _new_id(name: str) -> str:

@@ -27,13 +27,14 @@ from annotation.image_records import (
 )
 from annotation.prelabels import prelabels_until
 from annotation.tables import AnnotatedDataset, AnnotationEntry
-from database import Database, now
+from database import Database, State, now
 from dataset.image_files import suffix_of
 from errors import NotFound
 from files import atomic_write
 from formats.annotations import Annotations
 
 IMAGES = "pictures"  # subfolder of a dataset with its image files
+CHANGES = "annotations"  # key of the count of changes in the table `state`
 EXTRA_IMAGE = "#"  # separates key and image number, if one annotation has several images
 
 
@@ -277,6 +278,22 @@ class AnnotationEntries:
             UnreviewedEntry(owner, content or "", document) for owner, content, document in rows
         ]
 
+    def prelabels_of(self, images: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Annotations]:
+        """Dataset and SHA-256 of images → what was added for review; for a page of images."""
+        row = AnnotationEntry
+        contents = {content for _, content in images}
+        query = select(row.dataset_id, row.content, row.annotations).where(
+            row.rank == PRELABEL_RANK, row.content.in_(contents), row.annotations.is_not(None)
+        )
+        with self.database.read() as session:
+            found = session.execute(query.order_by(row.updated_at)).all()
+        wanted = set(images)
+        return {
+            (dataset_id, content): Annotations.from_json(annotations)
+            for dataset_id, content, annotations in found
+            if (dataset_id, content) in wanted and annotations is not None
+        }
+
     def annotated_contents(self) -> set[str]:
         """SHA-256 of the images that people have annotated, in any dataset."""
         row = AnnotationEntry
@@ -377,6 +394,12 @@ class AnnotationEntries:
                     session.merge(AnnotationEntry(**applied.replaced[key]))
                 else:
                     session.delete(entry)
+            note_change(session)
+
+    def change(self) -> int:
+        """A number that is another one once annotations were added, changed or removed."""
+        with self.database.read() as session:
+            return session.scalar(select(State.number).where(State.key == CHANGES)) or 0
 
     # --- private
 
@@ -394,6 +417,13 @@ class AnnotationEntries:
         return changed
 
 
+def note_change(session: Session) -> None:
+    """Have `AnnotationEntries.change` return another number after the session's transaction."""
+    counted = update(State).where(State.key == CHANGES).values(number=State.number + 1)
+    if not session.execute(counted).rowcount:  # type: ignore[attr-defined]
+        session.merge(State(key=CHANGES, number=1))
+
+
 def _image_key(kind: EntryKind, content: str) -> str:
     return f"{kind}:{content}"
 
@@ -403,6 +433,7 @@ def add_entries(session: Session, dataset_id: str, entries: Iterable[AnnotationE
     for entry in entries:
         entry.dataset_id, entry.number = dataset_id, 1
         session.merge(entry)
+    note_change(session)
 
 
 def _columns(entry: AnnotationEntry) -> dict[str, Any]:
@@ -446,3 +477,4 @@ def _touch(session: Session, dataset_id: str) -> None:
     session.execute(
         update(row).where(row.id == dataset_id).values(changes=row.changes + 1, updated_at=now())
     )
+    note_change(session)

@@ -147,10 +147,8 @@ def unpack(text: str) -> Descriptor:
     return (found / 255).astype(np.float32)
 
 
-def order(
-    candidates: Sequence[Candidate], annotated: Sequence[Descriptor], limit: int
-) -> list[Chosen]:
-    """The first `limit` images of the queue.
+class Ordering:
+    """The order of the queue, determined as far as it is asked for.
 
     Each step selects the image with the highest uncertainty × (MIN_WEIGHT + (1 - MIN_WEIGHT) ×
     novelty). Novelty is the distance to the nearest image that is annotated or was selected
@@ -159,32 +157,61 @@ def order(
     Args:
         candidates: The images that no person has annotated.
         annotated: Descriptors of images that people have annotated.
-        limit: Maximum number of images to select.
     """
-    if not candidates:
-        return []
-    descriptors = np.stack([candidate.descriptor for candidate in candidates])
-    uncertainty = np.array([candidate.uncertainty for candidate in candidates], np.float32)
-    spread = np.linalg.norm(descriptors - descriptors.mean(0), axis=1)
-    unit = max(float(np.quantile(spread, 0.75)), 1e-6)
-    nearest = _nearest(descriptors, annotated)
-    free = np.ones(len(descriptors), bool)
-    chosen: list[Chosen] = []
-    for _ in range(min(limit, len(descriptors))):
-        novelty = np.minimum(nearest / unit, 1.0)
-        priority = uncertainty * (MIN_WEIGHT + (1 - MIN_WEIGHT) * novelty)
-        best = int(np.where(free, priority, -1.0).argmax())
-        free[best] = False
-        chosen.append(
-            Chosen(
-                candidates[best].key,
-                round(float(priority[best]), 4),
-                round(float(novelty[best]), 4),
-            )
+
+    def __init__(self, candidates: Sequence[Candidate], annotated: Sequence[Descriptor]) -> None:
+        self._candidates = candidates
+        self._chosen: list[Chosen] = []
+        self._places = {candidate.key: place for place, candidate in enumerate(candidates)}
+        self._known: dict[str, Chosen] = {}
+        if not candidates:
+            return
+        self._descriptors = np.stack([candidate.descriptor for candidate in candidates])
+        self._uncertainty = np.array([one.uncertainty for one in candidates], np.float32)
+        spread = np.linalg.norm(self._descriptors - self._descriptors.mean(0), axis=1)
+        self._unit = max(float(np.quantile(spread, 0.75)), 1e-6)
+        self._nearest = _nearest(self._descriptors, annotated)
+        self._free = np.ones(len(candidates), bool)
+
+    def first(self, limit: int) -> list[Chosen]:
+        """The first `limit` images, or all if there are fewer."""
+        while len(self._chosen) < min(limit, len(self._candidates)):
+            chosen = self._next()
+            self._chosen.append(chosen)
+            self._known[chosen.key] = chosen
+        return self._chosen[:limit]
+
+    def of(self, key: str) -> Chosen:
+        """An image as it is in the order, or as it would be if it came next."""
+        if key in self._known:
+            return self._known[key]
+        priority, novelty = self._weights()
+        place = self._places[key]
+        return Chosen(key, round(float(priority[place]), 4), round(float(novelty[place]), 4))
+
+    def _weights(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The priority and the novelty of each image."""
+        novelty = np.minimum(self._nearest / self._unit, 1.0)
+        return self._uncertainty * (MIN_WEIGHT + (1 - MIN_WEIGHT) * novelty), novelty
+
+    def _next(self) -> Chosen:
+        priority, novelty = self._weights()
+        best = int(np.where(self._free, priority, -1.0).argmax())
+        self._free[best] = False
+        distances = np.linalg.norm(self._descriptors - self._descriptors[best], axis=1)
+        self._nearest = np.minimum(self._nearest, distances)
+        return Chosen(
+            self._candidates[best].key,
+            round(float(priority[best]), 4),
+            round(float(novelty[best]), 4),
         )
-        distances = np.linalg.norm(descriptors - descriptors[best], axis=1)
-        nearest = np.minimum(nearest, distances)
-    return chosen
+
+
+def order(
+    candidates: Sequence[Candidate], annotated: Sequence[Descriptor], limit: int
+) -> list[Chosen]:
+    """The first `limit` images of the queue; see `Ordering`."""
+    return Ordering(candidates, annotated).first(limit)
 
 
 def _nearest(descriptors: Descriptor, annotated: Sequence[Descriptor]) -> NDArray[np.float32]:

@@ -145,6 +145,7 @@ def create_app(gateway: Gateway) -> FastAPI:
         pages,
         session,
         timeline,
+        queue_claims,
     )
     from api.console.event_hub import EventHub
     from api.middleware.queries import known_query
@@ -194,7 +195,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     measuring = (comparison, evaluations, metrics)
     tools = (annotate, label_studio, xanylabeling, cvat)
     data = (annotation_queue, batch_annotation, corrections, revisions, datasets)
-    console = (session, image_annotations, dataset_images, drafts, events, timeline)
+    console = (session, image_annotations, dataset_images, drafts, events, timeline, queue_claims)
     modules = (infer, pages, docs, *changing, *tools, *measuring, *data, *console, local_files)
     routers = [module.router for module in (*modules, jobs, train, training, webhooks)]
     for router in routers:

@@ -12,7 +12,7 @@ from access.control import AccessControl
 from annotation.browse.browser import DatasetBrowser
 from annotation.datasets import AnnotatedDatasets
 from annotation.prelabels import PrelabelStore
-from annotation.review_queue import ReviewQueue
+from annotation.queue.review_queue import ReviewQueue
 from database import REQUEST_TIMEOUT, Database
 from dataset.browse.thumbnails import Thumbnails
 from dataset.store import DatasetStore

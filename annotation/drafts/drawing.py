@@ -10,6 +10,7 @@ from annotation.drafts.image_state import ImageReader
 from annotation.drafts.store import DraftStore, Drawn, Place
 from annotation.drafts.tables import Draft
 from annotation.known_names import names_of
+from annotation.queue.claims import ClaimStore
 
 
 @dataclass(frozen=True)
@@ -19,10 +20,12 @@ class Drawer:
     Attributes:
         reader: Reads the image that is drawn on.
         drafts: The store of drafts.
+        claims: The store of claims: whoever draws on an image works on it.
     """
 
     reader: ImageReader
     drafts: DraftStore
+    claims: ClaimStore
 
     def keep(self, place: Place, drawn: Drawn, seen: str | None) -> Draft:
         """Store a draft; what is accepted must be something that can be committed.
@@ -42,4 +45,6 @@ class Drawer:
             card = self.reader.datasets.get(place.dataset_id)
             names, _ = names_of(card, self.reader.known(place.dataset_id))
             check_drawn(from_shapes(drawn.objects), state, card["task"], names)
-        return self.drafts.put(place, replace(drawn, name=state.name), seen)
+        kept = self.drafts.put(place, replace(drawn, name=state.name), seen)
+        self.claims.renew(place.author, place.content)
+        return kept

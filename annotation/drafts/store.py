@@ -13,6 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from annotation.drafts.tables import Draft, DraftCommit
+from annotation.queue.tables import Claim, Skip
 from database import Database, now
 from errors import NotFound, PreconditionFailed
 
@@ -156,7 +157,7 @@ class DraftStore:
         key: str | None,
         answer: dict[str, Any],
     ) -> None:
-        """Delete drafts that were committed, and keep the answer.
+        """Delete drafts that were committed, with their claims and skips, and keep the answer.
 
         A draft that was changed meanwhile stays; it is then one of what was committed.
 
@@ -174,6 +175,9 @@ class DraftStore:
                     continue
                 if found.version == draft.version:
                     session.delete(found)
+                    session.execute(delete(Skip).where(Skip.content == draft.content))
+                    mine = Claim.content == draft.content, Claim.author == draft.author
+                    session.execute(delete(Claim).where(*mine))
                 elif found.base == draft.base:
                     found.base = bases[draft.content]
             if key is not None and committed:

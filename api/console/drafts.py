@@ -250,7 +250,7 @@ async def put_draft(
     body = await json_body(request, DraftBody, most=MOST_VALUES)
     place = _place(dataset_id, content, author)
     reader = ImageReader(gateway.datasets, gateway.annotated)
-    drawer = Drawer(reader, DraftStore(gateway.registry.database))
+    drawer = Drawer(reader, DraftStore(gateway.registry.database), gateway.review.claims)
     objects = [shape.model_dump(mode="json") for shape in body.objects]
     drawn = Drawn(objects, body.state, body.base, body.reason)
     row = await read_image(reader, dataset_id, partial(drawer.keep, place, drawn, seen))

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import FileResponse
 
 from annotation.drafts.image_state import ImageReader
+from annotation.queue.review_queue import QueuePage
 from api.console.image_annotations import read_image
 from api.dependencies import GatewayDep
 from api.groups import ANNOTATE
@@ -42,7 +43,12 @@ class QueueEntry(BaseModel):
     source: Literal["dataset", "live"]
     dataset_id: str | None
     url: str = Field(description="URL of the image")
-    model_id: str = Field(description="the model that pre-labelled the image")
+    width: int = Field(description="pixels, after EXIF rotation; 0: not known")
+    height: int = Field(description="pixels, after EXIF rotation; 0: not known")
+    model_id: str | None = Field(
+        description="the model that pre-labelled the image; null: none has"
+    )
+    prelabels: int = Field(description="number of objects that the model found")
     priority: float = Field(description="the number by which the queue is sorted")
     doubt: float = Field(description="expected number of corrections")
     novelty: float = Field(
@@ -53,11 +59,33 @@ class QueueEntry(BaseModel):
     )
     objects_to_review: int
     reason: str
+    claimed_by: str | None = Field(description="who works on the image; null: nobody")
+    claimed_until: str | None = Field(
+        description="when that claim expires by itself, ISO 8601, UTC"
+    )
+    skipped_by: str | None = Field(description="who skipped the image; null: nobody")
+    skip_reason: str | None = Field(description="why; may be empty")
+
+
+def with_urls(request: Request, rows: list[dict[str, Any]]) -> None:
+    """Add the URL of its image to each row of the queue."""
+    for row in rows:
+        path = (
+            f"/api/datasets/{row['dataset_id']}/pictures/{row['content']}"
+            if row["source"] == "dataset"
+            else f"/api/annotation/kept/{row['image']}"
+        )
+        row["url"] = address_of(request, path)
 
 
 class AnnotationQueue(BaseModel):
     waiting: int = Field(description="images in the whole queue")
     annotated: int = Field(description="pre-labelled images that people have annotated")
+    accepted: int = Field(
+        description="images with an accepted draft, which are not in the queue: they wait for "
+        "their commit"
+    )
+    skipped: int = Field(description="images that were skipped")
     queue: list[QueueEntry]
 
 
@@ -67,9 +95,13 @@ async def queue(
     gateway: GatewayDep,
     dataset: str = Query("", max_length=80, description="a dataset's id; empty: all"),
     limit: int = Query(20, ge=1, le=500),
+    offset: int = Query(0, ge=0, le=10**6, description="number of images before the first"),
     kept: bool = Query(
         True,
         description="whether to include kept images of live traffic; false if dataset is given",
+    ),
+    skipped: Literal["last", "only", "none"] = Query(
+        "last", description="whether skipped images follow the others, come alone, or stay out"
     ),
 ) -> Any:
     """Images that no person has annotated, the most useful first.
@@ -77,14 +109,9 @@ async def queue(
     These are images in which the model is uncertain, and which are unlike those that are annotated
     or ahead in the queue.
     """
-    found = await slow_reads.run(partial(gateway.review.first, dataset, limit, kept))
-    for row in found["queue"]:
-        path = (
-            f"/api/datasets/{row['dataset_id']}/pictures/{row['content']}"
-            if row["source"] == "dataset"
-            else f"/api/annotation/kept/{row['image']}"
-        )
-        row["url"] = address_of(request, path)
+    page = QueuePage(dataset, limit, offset, kept, skipped)
+    found = await slow_reads.run(partial(gateway.review.page, page))
+    with_urls(request, found["queue"])
     return found
 
 

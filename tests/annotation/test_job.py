@@ -17,8 +17,8 @@ from annotation.entries import image_entry
 from annotation.image_records import PRELABEL_RANK
 from annotation.job import run_annotation
 from annotation.prelabeller import Prelabeller
+from annotation.queue.review_queue import queued_images
 from annotation.recipe import AnnotationRecipe, AnnotationRequest, plan_annotation
-from annotation.review_queue import queued_images
 from annotation.revision_records import read_records
 from database import Database
 from dataset.revisions import list_revisions

@@ -8,7 +8,7 @@ from annotation.cleanup import delete_leftovers
 from annotation.datasets import AnnotatedDatasets
 from annotation.entries import image_entry
 from annotation.image_records import PRELABEL_RANK
-from annotation.review_queue import newest_of_each, queued_images
+from annotation.queue.review_queue import newest_of_each, queued_images
 from annotation.tables import AnnotatedDataset
 from database import Database
 from dataset.store import CARD
