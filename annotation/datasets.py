@@ -15,7 +15,7 @@ from typing import Any, Literal
 from sqlalchemy import delete, select, update
 from sqlalchemy.exc import IntegrityError
 
-from annotation.drafts.store import delete_drafts
+from annotation.draft_tables import Draft, DraftCommit
 from annotation.entries import AnnotationEntries, add_entries, note_change
 from annotation.tables import AnnotatedDataset, AnnotationEntry
 from database import Database
@@ -153,7 +153,8 @@ class AnnotatedDatasets:
     def delete(self, dataset_id: str) -> None:
         """Delete the rows of a dataset. The caller deletes its folder."""
         with self.database.write() as session:
-            delete_drafts(session, dataset_id)
+            session.execute(delete(Draft).where(Draft.dataset_id == dataset_id))
+            session.execute(delete(DraftCommit).where(DraftCommit.dataset_id == dataset_id))
             entries = AnnotationEntry.dataset_id == dataset_id
             session.execute(delete(AnnotationEntry).where(entries))
             session.execute(delete(AnnotatedDataset).where(AnnotatedDataset.id == dataset_id))

@@ -273,7 +273,7 @@ class AnnotationEntries:
         if dataset_id is not None:
             query = query.where(entry.dataset_id == dataset_id)
         with self.database.read() as session:
-            rows = session.execute(query.order_by(entry.updated_at)).all()
+            rows = session.execute(query.order_by(entry.updated_at, entry.content)).all()
         return [
             UnreviewedEntry(owner, content or "", document) for owner, content, document in rows
         ]

@@ -138,6 +138,7 @@ def create_app(gateway: Gateway) -> FastAPI:
 
     from api import docs
     from api.console import (
+        annotation_queue,
         dataset_images,
         drafts,
         events,
@@ -153,7 +154,6 @@ def create_app(gateway: Gateway) -> FastAPI:
     from api.routes import (
         access,
         annotate,
-        annotation_queue,
         batch_annotation,
         comparison,
         corrections,

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from access.tables import AccessToken
-from annotation.drafts.tables import Draft
+from annotation.draft_tables import Draft
 from annotation.prelabels import PrelabelRow
-from annotation.queue.tables import Claim
 from annotation.tables import AnnotatedDataset
 from database import Base, State
 from evaluation.store import EvaluationRow
@@ -25,7 +24,6 @@ MODULES = (  # importing a module declares its tables; one table of each module
     ShadowRow,
     AnnotatedDataset,
     Draft,
-    Claim,
     EvaluationRow,
     Job,
     EpochRow,

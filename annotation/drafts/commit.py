@@ -13,11 +13,11 @@ from sqlalchemy.orm import Session
 
 from annotation.corrections.submission import CorrectionPolicy, CorrectionSubmission
 from annotation.diff import KINDS, compare_annotations
+from annotation.draft_tables import Draft
 from annotation.drafts.checks import check_drawn
 from annotation.drafts.form import as_stored, base_of, from_shapes
 from annotation.drafts.image_state import ImageReader, ImageState
 from annotation.drafts.store import DraftStore, Place
-from annotation.drafts.tables import Draft
 from annotation.image_records import HUMAN_KINDS
 from annotation.revision_records import for_task
 from annotation.tables import AnnotationEntry

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from annotation.draft_tables import Draft
 from annotation.drafts.checks import check_drawn
 from annotation.drafts.form import from_shapes
 from annotation.drafts.image_state import ImageReader
 from annotation.drafts.store import DraftStore, Drawn, Place
-from annotation.drafts.tables import Draft
 from annotation.known_names import names_of
 from annotation.queue.claims import ClaimStore
 

@@ -12,8 +12,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from annotation.drafts.tables import Draft, DraftCommit
-from annotation.queue.tables import Claim, Skip
+from annotation.draft_tables import Claim, Draft, DraftCommit, Skip
 from database import Database, now
 from errors import NotFound, PreconditionFailed
 
@@ -194,12 +193,6 @@ class DraftStore:
             oldest = datetime.now(UTC) - timedelta(days=ANSWERS_DAYS)
             old = DraftCommit.created_at < oldest.isoformat(timespec="milliseconds")
             session.execute(delete(DraftCommit).where(old))
-
-
-def delete_drafts(session: Session, dataset_id: str) -> None:
-    """Delete what is stored of drafts of a dataset, in the session's transaction."""
-    session.execute(delete(Draft).where(Draft.dataset_id == dataset_id))
-    session.execute(delete(DraftCommit).where(DraftCommit.dataset_id == dataset_id))
 
 
 def _row(session: Session, place: Place, lock: bool = False) -> Draft | None:

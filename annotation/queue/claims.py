@@ -10,8 +10,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from annotation.drafts.tables import Draft
-from annotation.queue.tables import Claim, Skip
+from annotation.draft_tables import Claim, Draft, Skip
 from database import Database, now
 
 LEASE = 600.0  # seconds for which an image is claimed; every draft write begins them again

@@ -11,11 +11,11 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from annotation.corrections.submission import CorrectionPolicy, CorrectionSubmission
+from annotation.draft_tables import Draft as Row
 from annotation.drafts.commit import CommitRequest, DraftCommitter
 from annotation.drafts.drawing import Drawer
 from annotation.drafts.image_state import ImageReader
 from annotation.drafts.store import ANY, DraftStore, Drawn, Place
-from annotation.drafts.tables import Draft as Row
 from api.accounting import Corrected
 from api.console.author import AuthorDep
 from api.console.image_annotations import read_image

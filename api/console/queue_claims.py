@@ -10,13 +10,13 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, Field
 
 from annotation.queue.kept_intake import KeptIntake
+from api.console.annotation_queue import QueueEntry, with_urls
 from api.console.author import AuthorDep
 from api.dependencies import GatewayDep
 from api.groups import ANNOTATE
 from api.middleware.auth import require_annotate, require_annotate_to_read
 from api.middleware.request_state import changed
 from api.requests import json_body
-from api.routes.annotation_queue import QueueEntry, with_urls
 from api.schemas import RequestFields, errors, json_request_body
 from api.thread_pool import slow_reads, slow_work
 

@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import update
 
+from annotation.draft_tables import Claim
 from annotation.queue.claims import ClaimStore, Overlay
-from annotation.queue.tables import Claim
 from database import Database
 from settings import Settings
 

@@ -1,4 +1,4 @@
-"""The tables of drafts and of their commits."""
+"""The tables of drafts, of their commits, and of images that are claimed or were skipped."""
 
 from __future__ import annotations
 
@@ -44,3 +44,27 @@ class DraftCommit(Base):
     key: Mapped[str] = mapped_column(String(80), primary_key=True)  # the client's
     answer: Mapped[dict[str, Any]]
     created_at: Mapped[str] = mapped_column(String(40), default=now)
+
+
+class Claim(Base):
+    """An image that a person works on; the queue gives it to nobody else until then.
+
+    Of equal images in several datasets there is one claim.
+    """
+
+    __tablename__ = "annotation_claims"
+
+    content: Mapped[str] = mapped_column(String(64), primary_key=True)  # SHA-256 of the image
+    author: Mapped[str] = mapped_column(String(LONGEST_AUTHOR))
+    until: Mapped[str] = mapped_column(String(40))
+
+
+class Skip(Base):
+    """An image that a person has put at the end of the queue."""
+
+    __tablename__ = "annotation_skips"
+
+    content: Mapped[str] = mapped_column(String(64), primary_key=True)
+    author: Mapped[str] = mapped_column(String(LONGEST_AUTHOR))
+    reason: Mapped[str] = mapped_column(Text, default="")
+    skipped_at: Mapped[str] = mapped_column(String(40), default=now)
