@@ -144,9 +144,9 @@ def create_app(gateway: Gateway) -> FastAPI:
         events,
         image_annotations,
         pages,
+        queue_claims,
         session,
         timeline,
-        queue_claims,
     )
     from api.console.event_hub import EventHub
     from api.middleware.queries import known_query
