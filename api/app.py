@@ -146,6 +146,7 @@ def create_app(gateway: Gateway) -> FastAPI:
         pages,
         queue_claims,
         session,
+        stats,
         timeline,
     )
     from api.console.event_hub import EventHub
@@ -190,12 +191,14 @@ def create_app(gateway: Gateway) -> FastAPI:
     )
     app.state.gateway = gateway
     app.state.events = EventHub(gateway)
+    app.state.stats = stats.StatsReader(gateway)
     app.add_exception_handler(VisionLoopError, _answer)
     changing = (access, imports, fetch, shadow, models, exports, promotion, live)
     measuring = (comparison, evaluations, metrics)
     tools = (annotate, label_studio, xanylabeling, cvat)
     data = (annotation_queue, batch_annotation, corrections, revisions, datasets)
-    console = (session, image_annotations, dataset_images, drafts, events, timeline, queue_claims)
+    watched = (events, stats, timeline)
+    console = (session, image_annotations, dataset_images, drafts, queue_claims, *watched)
     modules = (infer, pages, docs, *changing, *tools, *measuring, *data, *console, local_files)
     routers = [module.router for module in (*modules, jobs, train, training, webhooks)]
     for router in routers:

@@ -7,11 +7,11 @@ import os
 import platform
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 from prometheus_client import Metric
@@ -75,12 +75,28 @@ def _disks(settings: Settings) -> list[Metric]:
         "Space that must stay free on the disk of VISIONLOOP_HOME (VISIONLOOP_DISK_RESERVE)",
         int(settings.disk_reserve),
     )
+    for disk in disks(settings):
+        free.add_metric([disk.folder], disk.free)
+        size.add_metric([disk.folder], disk.size)
+    return [free, size, reserve]
+
+
+class Disk(NamedTuple):
+    """The disk of one of our folders; free and whole size in bytes."""
+
+    folder: str
+    free: int
+    size: int
+
+
+def disks(settings: Settings) -> list[Disk]:
+    """The disks of the folders of the service."""
+    found = []
     for name, folder in (("VISIONLOOP_HOME", settings.home), ("BENTOML_HOME", bento_home())):
         with contextlib.suppress(OSError):
-            found = shutil.disk_usage(folder)
-            free.add_metric([name], found.free)
-            size.add_metric([name], found.total)
-    return [free, size, reserve]
+            usage = shutil.disk_usage(folder)
+            found.append(Disk(name, usage.free, usage.total))
+    return found
 
 
 def _resident_memory() -> Metric:
@@ -102,9 +118,26 @@ def _processes() -> Iterator[psutil.Process]:
         yield from supervisor.children(recursive=True)
 
 
-def resident_by_kind(processes: Iterator[psutil.Process]) -> Counter[str]:
-    """Bytes by kind: the name of a service, `job` (with its data loaders), `supervisor`."""
-    found: Counter[str] = Counter()
+class ProcessMemory(NamedTuple):
+    """A process of the server.
+
+    Attributes:
+        kind: The name of a service, `job` (with its data loaders), `supervisor`.
+        pid: Its id.
+        resident: Bytes of resident memory.
+    """
+
+    kind: str
+    pid: int
+    resident: int
+
+
+def process_memory() -> list[ProcessMemory]:
+    """The memory of each process of the server. Takes milliseconds."""
+    return list(_memory(_processes()))
+
+
+def _memory(processes: Iterable[psutil.Process]) -> Iterator[ProcessMemory]:
     for process in processes:
         with contextlib.suppress(psutil.Error, IndexError):
             line = process.cmdline()
@@ -114,7 +147,14 @@ def resident_by_kind(processes: Iterator[psutil.Process]) -> Counter[str]:
                 kind = "supervisor"
             else:
                 kind = "job"
-            found[kind] += process.memory_info().rss
+            yield ProcessMemory(kind, process.pid, process.memory_info().rss)
+
+
+def resident_by_kind(processes: Iterator[psutil.Process]) -> Counter[str]:
+    """Bytes by kind: the name of a service, `job` (with its data loaders), `supervisor`."""
+    found: Counter[str] = Counter()
+    for one in _memory(processes):
+        found[one.kind] += one.resident
     return found
 
 
@@ -149,6 +189,42 @@ def _gpus(settings: Settings) -> list[Metric]:
     return gpu_gauges(_nvml())
 
 
+class Gpu(NamedTuple):
+    """A GPU of the machine; memory in bytes, by whoever uses it.
+
+    Attributes:
+        busy: Share of the last second in which it was at work; None: not known.
+    """
+
+    index: int
+    name: str
+    used: int
+    size: int
+    busy: float | None
+
+
+def gpus(settings: Settings) -> list[Gpu]:
+    """The GPUs of the machine; none if the service runs on a CPU."""
+    return gpus_of(_nvml()) if device(settings) == "cuda" else []
+
+
+def gpus_of(nvml: Any) -> list[Gpu]:
+    """The GPUs that `nvml`, the module `pynvml`, knows; None: there are none."""
+    found: list[Gpu] = []
+    if nvml is None:
+        return found
+    with contextlib.suppress(nvml.NVMLError):
+        for index in range(nvml.nvmlDeviceGetCount()):
+            handle = nvml.nvmlDeviceGetHandleByIndex(index)
+            memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+            busy = None
+            with contextlib.suppress(nvml.NVMLError):  # not known with MIG
+                busy = nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
+            name = nvml.nvmlDeviceGetName(handle)
+            found.append(Gpu(index, name, memory.used, memory.total, busy))
+    return found
+
+
 @cache
 def _nvml() -> Any:
     """NVIDIA's management library; None if the driver has none."""
@@ -175,14 +251,10 @@ def gpu_gauges(nvml: Any) -> list[Metric]:
     )
     if nvml is None:
         return []
-    with contextlib.suppress(nvml.NVMLError):
-        for index in range(nvml.nvmlDeviceGetCount()):
-            handle = nvml.nvmlDeviceGetHandleByIndex(index)
-            name = nvml.nvmlDeviceGetName(handle)
-            memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-            used.add_metric([str(index), name], memory.used)
-            size.add_metric([str(index), name], memory.total)
-            with contextlib.suppress(nvml.NVMLError):  # not known with MIG
-                share = nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
-                busy.add_metric([str(index), name], share)
+    for gpu in gpus_of(nvml):
+        place = [str(gpu.index), gpu.name]
+        used.add_metric(place, gpu.used)
+        size.add_metric(place, gpu.size)
+        if gpu.busy is not None:
+            busy.add_metric(place, gpu.busy)
     return [used, size, busy]

@@ -37,6 +37,8 @@ from serving.gateways.one_process import Leadership
 from serving.gateways.peers import Peers
 from serving.gateways.renewal import renew_engines
 from serving.live_traffic import LiveTraffic
+from serving.operations.drift_watch import DriftWatch
+from serving.operations.sampler import Sampler
 from serving.runner_client import Runner
 from serving.shadow import Shadowing
 from serving.shutdown import on_shutdown_signal
@@ -118,6 +120,7 @@ class Gateway:
         self.thumbnails = Thumbnails(settings)
         self.review = ReviewQueue(self.datasets, self.annotated, self.live.kept, registry)
         self.shadow = Shadowing(registry, runners["annotator"])
+        self.sampler = Sampler(lambda: sum(one.queued for one in self.queues().values()))
         self.trainer = trainer
         self.peers = peers or Peers()
         self.tool_tasks = asyncio.Semaphore(settings.per_gateway(TOOL_TASKS))
@@ -153,6 +156,7 @@ class Gateway:
         self.inbox.start()
         self.shadow.start()
         work = [self._keep_active_loaded(), self._preload_promoted(), self._renew_engines()]
+        work += [self.sampler.run(), self._watch_drift()]
         if not self.peers.alone:
             work.append(self._publish_gauges())
         for one in work:
@@ -306,6 +310,11 @@ class Gateway:
         """Make the engines of a version before again, in one gateway process."""
         await self.leadership.wait()
         await renew_engines(self.registry, self.detector.idle.wait_idle)
+
+    async def _watch_drift(self) -> None:
+        """Record when models drift, in one gateway process."""
+        await self.leadership.wait()
+        await DriftWatch(self.registry).run()
 
     async def _preload_promoted(self) -> None:
         """Load the versions that jobs are about to promote, so that requests need not wait."""

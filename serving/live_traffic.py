@@ -124,18 +124,26 @@ class LiveTraffic:
             "training data",
             labels=["model"],
         )
-        for model_id, counts in self.store.totals(DAY).items():
-            try:
-                model = self.registry.get(model_id)
-            except ModelNotFound:
-                continue
-            if (found := drift(model, counts)) is not None:
-                index.add_metric([model_id], found.index)
+        for model_id, found in drifts(self.registry, self.store).items():
+            index.add_metric([model_id], found.index)
         kept = self.kept.list()
         number = GaugeMetricFamily("visionloop_kept_images", "Kept images", len(kept))
         size = sum(image.size_bytes for image in kept)
         room = GaugeMetricFamily("visionloop_kept_bytes", "Size of the kept images", size)
         return [index, number, room]
+
+
+def drifts(registry: Registry, store: LiveStore) -> dict[str, Stability]:
+    """The drift of the last day by model id, where it is known. Reads the database."""
+    found = {}
+    for model_id, counts in store.totals(DAY).items():
+        try:
+            stability = drift(registry.get(model_id), counts)
+        except ModelNotFound:
+            continue
+        if stability is not None:
+            found[model_id] = stability
+    return found
 
 
 def drift(model: ModelVersion, counts: PredictionCounts) -> Stability | None:
