@@ -196,7 +196,7 @@ class Gpu(NamedTuple):
         busy: Share of the last second in which it was at work; None: not known.
     """
 
-    index: int
+    number: int
     name: str
     used: int
     size: int
@@ -252,7 +252,7 @@ def gpu_gauges(nvml: Any) -> list[Metric]:
     if nvml is None:
         return []
     for gpu in gpus_of(nvml):
-        place = [str(gpu.index), gpu.name]
+        place = [str(gpu.number), gpu.name]
         used.add_metric(place, gpu.used)
         size.add_metric(place, gpu.size)
         if gpu.busy is not None:

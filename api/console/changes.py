@@ -68,9 +68,14 @@ class Changes:
                 continue
             if job.metrics and self._metrics.get(job.id) != job.metrics:
                 self._metrics[job.id] = job.metrics
-                progress = {"current_epoch": job.current_epoch, "total_epochs": job.total_epochs}
-                progress |= {"progress": job.progress, "metrics": led(job.metrics)}
-                yield Change("progress", {"job_id": job.id} | progress)
+                progress = {
+                    "job_id": job.id,
+                    "current_epoch": job.current_epoch,
+                    "total_epochs": job.total_epochs,
+                    "progress": job.progress,
+                    "metrics": led(job.metrics),
+                }
+                yield Change("progress", progress)
             if job.is_final:
                 self._metrics.pop(job.id, None)
 

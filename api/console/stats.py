@@ -185,7 +185,7 @@ class StatsReader:
             "memory_available_bytes": memory.available,
             "gpus": [
                 {
-                    "index": gpu.index,
+                    "index": gpu.number,
                     "name": gpu.name,
                     "used_bytes": gpu.used,
                     "size_bytes": gpu.size,
@@ -204,7 +204,7 @@ class StatsReader:
     def _drifts(self) -> list[dict[str, Any]]:
         if self._drift is None or time.monotonic() - self._drift[0] > DRIFT_FRESH:
             found = drifts(self._gateway.registry, self._gateway.live.store)
-            rows = [
+            rows: list[dict[str, Any]] = [
                 {
                     "model_id": model_id,
                     "index": round(one.index, 4),
@@ -213,7 +213,7 @@ class StatsReader:
                 }
                 for model_id, one in found.items()
             ]
-            rows.sort(key=lambda row: -float(row["index"]))
+            rows.sort(key=lambda row: -row["index"])
             self._drift = (time.monotonic(), rows)
         return self._drift[1]
 

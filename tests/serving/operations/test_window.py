@@ -22,7 +22,7 @@ def counts(**of: int) -> list[float]:
 def test_rates_are_those_of_the_step() -> None:
     window = Window()
     window.add(100.0, Counters(images=50, requests=10), 0)
-    assert window.steps == ()
+    assert not window.steps
     now = Counters(
         images=150,
         requests=60,
@@ -62,7 +62,7 @@ def test_counters_that_begin_anew_make_no_step() -> None:
     window = Window()
     window.add(1.0, Counters(requests=9), 0)
     window.add(2.0, Counters(requests=1), 0)
-    assert window.steps == ()
+    assert not window.steps
     window.add(3.0, Counters(requests=2), 0)
     assert [step.requests_per_second for step in window.steps] == [1.0]
 
