@@ -1,7 +1,10 @@
 /** The REST API, typed by its OpenAPI document; every address is relative to the page. */
 import createClient from "openapi-fetch";
+import { ApiError, Unreachable } from "./errors";
 import type { components, paths } from "./schema";
 import { signedOut } from "./session-state";
+
+export { ApiError, Unreachable } from "./errors";
 
 export type Schemas = components["schemas"];
 
@@ -17,29 +20,6 @@ export function address(path: string): string {
 export function local(url: string): string {
   const parsed = new URL(url, location.href);
   return parsed.pathname + parsed.search;
-}
-
-/** An error answer of the API. `message` says what to do. */
-export class ApiError extends Error {
-  override name = "ApiError";
-  readonly status: number;
-  readonly code: string;
-  readonly requestId: string;
-  /** The whole answer, for errors with further fields. */
-  readonly body: Record<string, unknown>;
-
-  constructor(status: number, body: Record<string, unknown>) {
-    super(String(body.message ?? `The server answered ${status}.`));
-    this.status = status;
-    this.code = String(body.code ?? "");
-    this.requestId = String(body.request_id ?? "");
-    this.body = body;
-  }
-}
-
-/** The server could not be reached: it is stopped, or the network is gone. */
-export class Unreachable extends Error {
-  override name = "Unreachable";
 }
 
 /** What an answer's body and status mean as an error; a 401 lets the page ask for a token. */

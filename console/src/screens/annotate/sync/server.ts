@@ -1,29 +1,24 @@
 /** The routes that keep drafts: each call says how it ended, and never hides it. */
+import { ApiError, Unreachable } from "../../../errors.ts";
 import type { Shape } from "../engine/shape.ts";
 import type { CommitAnswer, CommitOptions, DraftState } from "./types.ts";
 
 export const TIMEOUT = 30_000; // milliseconds until an answer is taken for lost
 
 /** The server answered with an error. */
-export class Refused extends Error {
+export class Refused extends ApiError {
   override name = "Refused";
-  readonly status: number;
-  readonly code: string;
-  readonly body: Record<string, unknown>;
   /** Seconds after which the server wants to be asked again; null: it does not say. */
   readonly retryAfter: number | null;
 
   constructor(status: number, body: Record<string, unknown>, retryAfter: number | null = null) {
-    super(String(body.message ?? `The server answered ${status}.`));
-    this.status = status;
-    this.code = String(body.code ?? "");
-    this.body = body;
+    super(status, body);
     this.retryAfter = retryAfter;
   }
 }
 
 /** No answer: the server is stopped, or the network is gone. */
-export class Away extends Error {
+export class Away extends Unreachable {
   override name = "Away";
 }
 
@@ -72,6 +67,13 @@ export interface QueueRow {
   claimed_until: string | null;
   skipped_by: string | null;
   skip_reason: string | null;
+}
+
+export interface QueueAnswer {
+  waiting: number;
+  accepted: number;
+  skipped: number;
+  queue: QueueRow[];
 }
 
 export interface ServerOptions {
@@ -129,6 +131,14 @@ export class Server {
 
   claim(dataset: string, count: number): Promise<{ queue: QueueRow[]; lease_seconds: number }> {
     return this.call("POST", "/api/annotation/queue/claim", { count, dataset });
+  }
+
+  queue(dataset: string, query: Record<string, string>): Promise<QueueAnswer> {
+    return this.call("GET", `/api/annotation/queue?${new URLSearchParams({ dataset, ...query }).toString()}`);
+  }
+
+  unskip(contents: string[]): Promise<unknown> {
+    return this.call("POST", "/api/annotation/queue/unskip", { contents });
   }
 
   skip(content: string, reason: string): Promise<unknown> {
