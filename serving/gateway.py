@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from access.control import AccessControl
 from annotation.browse.browser import DatasetBrowser
 from annotation.datasets import AnnotatedDatasets
+from annotation.drafts.store import DraftStore
 from annotation.prelabels import PrelabelStore
 from annotation.queue.review_queue import ReviewQueue
 from database import REQUEST_TIMEOUT, Database
@@ -116,7 +117,9 @@ class Gateway:
             self.leadership,
         )
         self.live = LiveTraffic(registry)
-        self.browser = DatasetBrowser(self.datasets, self.annotated.entries)
+        self.browser = DatasetBrowser(
+            self.datasets, self.annotated.entries, DraftStore(registry.database).contents
+        )
         self.thumbnails = Thumbnails(settings)
         self.review = ReviewQueue(self.datasets, self.annotated, self.live.kept, registry)
         self.shadow = Shadowing(registry, runners["annotator"])

@@ -141,6 +141,12 @@ class DraftStore:
         with self.database.read() as session:
             return list(session.scalars(query.order_by(*order)))
 
+    def contents(self, dataset_id: str) -> frozenset[str]:
+        """SHA-256 of the images of a dataset of which somebody has a draft."""
+        query = select(Draft.content).where(Draft.dataset_id == dataset_id)
+        with self.database.read() as session:
+            return frozenset(session.scalars(query))
+
     # --- commits
 
     def answered(self, dataset_id: str, author: str, key: str) -> dict[str, Any] | None:

@@ -132,6 +132,20 @@ def test_new_images_are_unlabelled_in_the_newest_revision(service: Service, fram
     assert bytes_of(service, some["images"][0]["thumbnail_url"]).status_code == 200
 
 
+def test_an_image_with_a_draft_is_found_by_that(service: Service, frames: str) -> None:
+    row = listing(service, frames)["images"][0]
+    path = f"/api/datasets/{frames}/images/{row['content']}"
+    base = service.get(f"{path}/annotations")["base"]
+    sent = {"base": base, "objects": [], "state": "draft"}
+    answer = service.call(
+        service.app, "PUT", f"{path}/draft", json=sent, headers={"If-None-Match": "*"}
+    )
+    assert answer.status_code in (200, 201), answer.text
+    some = listing(service, frames, state="draft")
+    assert [(one["content"], one["draft"]) for one in some["images"]] == [(row["content"], True)]
+    assert some["facets"]["state"]["draft"] == 1
+
+
 def test_an_image_is_answered_by_its_content_and_kept_by_browsers(
     service: Service, frames: str
 ) -> None:
