@@ -56,6 +56,11 @@ class Intake:
                 f"of {names[0]}."
             )
 
+    def count_broken(self, number: int) -> None:
+        """Count images without annotations as unreadable: they cannot be decoded."""
+        self.images["without_annotation"] -= number
+        self.images["unreadable"] += number
+
     def count_converted(self, objects: Iterable[Annotation], task: Task) -> None:
         """Count the objects that are converted for a task, such as polygons to boxes."""
         for thing in objects:

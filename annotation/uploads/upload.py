@@ -99,7 +99,9 @@ def store_upload(
         refuse_two(found, unused)
         findings = (*unpacked.findings, *found.findings, *unused)
         dataset = replace(dataset, inspection_findings=(*dataset.inspection_findings, *findings))
-        dataset.scan(progress)
+        scanned = dataset.scan(progress).images
+        if found.intake is not None:  # only the headers of its images were read before
+            found.intake.count_broken(sum(bool(scanned[one].problem) for one in dataset.unlabelled))
         intake = found.intake or intake_of(dataset, found.form, count_images(unpacked.root))
         card: dict[str, Any] = {
             "size_bytes": unpacked.size,

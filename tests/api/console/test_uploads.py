@@ -39,11 +39,11 @@ def queue(service: Service, dataset: str) -> dict[str, Any]:
 
 def test_several_images_become_a_dataset_to_annotate(service: Service) -> None:
     files = [*several("a.png", "b.png", "c.png"), ("file", ("d.jpg", b"\xff\xd8\xffno image"))]
-    files.append(("file", ("again.png", drawn(0))))
+    files += [("file", ("again.png", drawn(0))), ("file", ("cut.png", drawn(9)[:150]))]
     card = create(service, files, task="detect", name="Streets", classes="car, person")
     counts = card["accounting"]["images"]
-    assert counts["received"] == 5
-    assert (counts["without_annotation"], counts["unreadable"], counts["copies"]) == (3, 1, 1)
+    assert counts["received"] == 6
+    assert (counts["without_annotation"], counts["unreadable"], counts["copies"]) == (3, 2, 1)
     assert (card["name"], card["task"], card["classes"]) == ("Streets", "detect", ["car", "person"])
     assert "corrupt_image" in {problem["kind"] for problem in card["problems"]}
     waiting = queue(service, card["id"])
