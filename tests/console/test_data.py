@@ -252,7 +252,7 @@ def test_the_addresses_for_tools_are_shown(console: OpenConsole, live: Server, s
 
 
 def parts(dataset: str) -> list[str]:
-    tabs = ("", "/images", "/revisions?from=0", "/connect")
+    tabs = ("", "/images", "/queue", "/revisions?from=0", "/connect")
     return ["#/data", "#/data/upload", "#/data/new", *(f"#/data/{dataset}{tab}" for tab in tabs)]
 
 

@@ -12,12 +12,13 @@ import "./data.css";
 import Images from "./images";
 import { DatasetCards, Facts } from "./list";
 import Overview from "./overview";
+import Queue from "./queue";
 import Revisions from "./revisions";
 import { text } from "./text";
 import { UnderWay, Uploader } from "./upload";
 
 /** Part of a dataset's page → what it shows; each has an address. */
-const PARTS = { overview: Overview, images: Images, revisions: Revisions, connect: Connect };
+const PARTS = { overview: Overview, images: Images, queue: Queue, revisions: Revisions, connect: Connect };
 type Part = keyof typeof PARTS;
 
 export default function Data() {
