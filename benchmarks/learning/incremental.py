@@ -24,7 +24,7 @@ means over the orders, with a 95 % interval from a paired bootstrap over images 
 Further arms are for studies. `ours-random`, `ours-k_centre` and `ours-hardness` choose the old
 images in another way. `ours+scores=0.5+statistics=0` changes fields of
 `training.incremental.losses.Strength`; `ratio` is the share of old images, `rate` the learning
-rate.
+rate, and `longer=0` keeps the epochs where the mode would train longer.
 
     python -m benchmarks.learning incremental --task classify --data GTSRB --steps 15+5 --tracks
     python -m benchmarks.learning incremental --task classify --data GTSRB --steps 10+5+5 --tracks
@@ -336,7 +336,16 @@ class Setting:
 
     def ratio(self, arm: str, step: int) -> float:
         """The share of old images in an epoch of an arm."""
-        return float(changes_of(arm).get("ratio", RATIO))
+        from training.incremental.own_settings import ImageNumbers, choose_settings
+
+        changes = changes_of(arm)
+        if "ratio" in changes or not arm.startswith("ours"):
+            return float(changes.get("ratio", RATIO))
+        phases = self.phases(step)
+        new, old = (len(phases.read(phase).splits["train"]) for phase in ("new", "old"))
+        classes = len(phases.old_names), len(phases.new_names)
+        numbers = ImageNumbers(new, min(old, self.memory(step)), *classes)
+        return choose_settings(self.task, numbers, RATIO, self.epochs, self.options.batch).ratio
 
     def epochs_of(self, arm: str, step: int) -> int:
         """The epochs of an arm; by default chosen so that it sees as many images as `joint`."""
@@ -369,7 +378,7 @@ class Setting:
             replays = kind in ("random", "ours")
             options: dict[str, Any] = {
                 "old_data": str(self.phases(step).path("old")) if replays else None,
-                "replay_ratio": self.ratio(arm, step),
+                "replay_ratio": changes.get("ratio", RATIO),
                 "max_replay_samples": self.memory(step),
             }
             if kind == "random" or detail:
@@ -495,12 +504,19 @@ def ours(recipe: Recipe, job: Any, changes: Mapping[str, float]) -> Any:
     from settings import get_settings
     from training.incremental.losses import Strength
     from training.modes.incremental import fit, set_up
+    from training.replay.buffer import share
 
     setup = set_up(recipe, job, get_settings())
     known = {field.name for field in fields(Strength)}
     given = {name: value for name, value in changes.items() if name in known}
     strength = replace(setup.strength, **given)  # type: ignore[arg-type]
-    return fit(replace(setup, strength=strength, criteria=None), job)
+    changed: dict[str, Any] = {"strength": strength, "criteria": None}
+    if "ratio" in changes:
+        new, ratio = len(setup.dataset.new.splits["train"]), changes["ratio"]
+        changed |= {"ratio": ratio, "samples": new + share(new, ratio)}
+    if "longer" in changes and not changes["longer"]:
+        changed["epochs"] = recipe.epochs
+    return fit(replace(setup, **changed), job)
 
 
 def frozen(recipe: Recipe, job: Any) -> Any:

@@ -18,6 +18,7 @@ from models_store.description import Task
 NO_NEW = "none, because the new data has no class that the base model lacks"
 FILE = "forgetting.json"  # in the evaluation's folder, next to its report
 PLOT = "forgetting"
+TOLERANCE = 1e-9  # drops that differ by less are equal
 METRICS: dict[Task, str] = {
     "detect": "mAP50_95",
     "segment": "mask_mAP50_95",
@@ -41,6 +42,7 @@ class Forgetting:
         unmeasured: Old classes without a labelled object in any of the val splits.
         imgsz: Input sizes of the base model and of the new one, in pixels; None: not in the
             reports.
+        allowed_drop: The largest drop of an old class that the gate of the settings allows.
     """
 
     metric: str
@@ -50,6 +52,7 @@ class Forgetting:
     added: tuple[str, ...]
     unmeasured: tuple[str, ...]
     imgsz: tuple[int, int] | None = None
+    allowed_drop: float = 1.0
 
     def mean(self, kind: str, moment: str) -> float | None:
         """Mean of the metric over the measured classes; None if there are none.
@@ -86,6 +89,34 @@ class Forgetting:
         return max(fallen, key=lambda row: row["before"] - row["after"], default=None)
 
     @property
+    def regressed(self) -> tuple[Mapping[str, Any], ...]:
+        """The rows of old classes that dropped by more than is allowed, worst first."""
+        rows = [row for row in self.classes if None not in (row["before"], row["after"])]
+        drops = sorted(rows, key=lambda row: row["after"] - row["before"])
+        limit = self.allowed_drop + TOLERANCE
+        return tuple(row for row in drops if row["before"] - row["after"] > limit)
+
+    @property
+    def warning(self) -> str:
+        """A sentence on the old classes that dropped by more than is allowed; empty if none did."""
+        rows = self.regressed
+        if not rows:
+            return ""
+        some = [
+            f"'{row['name']}' from {row['before']:.3f} to {row['after']:.3f} ({row['objects']} "
+            f"{'object' if row['objects'] == 1 else 'objects'})"
+            for row in rows[:5]
+        ]
+        more = f", and {len(rows) - 5} more" if len(rows) > 5 else ""
+        return (
+            f"{self.model or 'The new model'} has forgotten more than the gate allows "
+            f"({self.allowed_drop:g} of {self.metric}) of {len(rows)} old "
+            f"{'class' if len(rows) == 1 else 'classes'}: {', '.join(some)}{more}. Give more old "
+            "images (old_data_path, max_replay_samples) or more epochs, or keep using "
+            f"{self.base or 'the base model'}."
+        )
+
+    @property
     def sentence(self) -> str:
         """The summary for the log."""
         figures = self.figures
@@ -113,7 +144,7 @@ class Forgetting:
                 f"{len(self.unmeasured)} old classes could not be measured, because no val split "
                 f"has objects of them ({some}); give old_data_path to measure them"
             )
-        return f"{'; '.join(parts)}."
+        return " ".join(part for part in (f"{'; '.join(parts)}.", self.warning) if part)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -129,6 +160,8 @@ class Forgetting:
             "summary": self.sentence,
             "classes": [dict(row) for row in self.classes],
             "unmeasured": list(self.unmeasured),
+            "allowed_drop": self.allowed_drop,
+            "regressed": [row["name"] for row in self.regressed],
             "imgsz": {"before": self.imgsz[0], "after": self.imgsz[1]} if self.imgsz else None,
         }
 
@@ -141,6 +174,7 @@ def compare(
     base: str = "",
     model: str = "",
     added: Sequence[str] | None = None,
+    allowed_drop: float = 1.0,
 ) -> Forgetting:
     """Compare the evaluation reports of a base model and of the model trained from it.
 
@@ -151,6 +185,7 @@ def compare(
         after: `old` or `new` → the new model's report on its val split.
         base, model: Ids of both models.
         added: Names of the new classes; None: those in the reports that the base model lacks.
+        allowed_drop: The largest drop of a class that the gate of the settings allows.
     """
     metric = METRICS[task]
     added = _added(after, old_names) if added is None else added
@@ -173,7 +208,9 @@ def compare(
     unmeasured = tuple(name for name in old_names if name not in measured)
     sizes = [next((r.get("imgsz") for r in some.values()), None) for some in (before, after)]
     imgsz = (int(sizes[0]), int(sizes[1])) if sizes[0] and sizes[1] else None
-    return Forgetting(metric, base, model, tuple(rows), tuple(added), unmeasured, imgsz)
+    return Forgetting(
+        metric, base, model, tuple(rows), tuple(added), unmeasured, imgsz, allowed_drop
+    )
 
 
 def _rows(report: Report, names: Sequence[str]) -> dict[str, Mapping[str, Any]]:

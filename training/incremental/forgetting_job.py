@@ -12,6 +12,7 @@ from dataset.dataset import Dataset
 from dataset.inspection import check
 from errors import Conflict, VisionLoopError
 from evaluation.evaluator import evaluate
+from evaluation.gate import default_gate
 from evaluation.letterbox import PADDED
 from evaluation.store import PLOTS, REPORT, EvaluationRow, EvaluationStore, report_in
 from evaluation.target import EvaluationTarget
@@ -21,7 +22,7 @@ from models_store.description import ONNX_FILE, ModelDescription
 from models_store.registry import Registry
 from models_store.versions import ModelVersion
 from training.incremental.forgetting import FILE, PLOT, Forgetting, Report, compare
-from training.planning.recipe import Recipe
+from training.planning.recipe import Recipe, shown_config
 
 if TYPE_CHECKING:
     from jobs.handle import JobHandle
@@ -58,6 +59,9 @@ def report_forgetting(
         registry.set_metrics(version.id, lead | {k: v for k, v in present.items() if k not in lead})
         job.advance(1.0, found.figures)
         job.log(found.sentence)
+        if found.warning:
+            noted = recipe.model_copy(update={"notes": (*recipe.notes, found.warning)})
+            job.replace_recipe(noted.model_dump(mode="json"), shown_config(noted))
         return found
     except Exception as error:
         if not isinstance(error, VisionLoopError):
@@ -100,7 +104,8 @@ def _measure(
             )
     names = ModelDescription.load(folder).names
     added = version.description.names[len(names) :]
-    return compare(recipe.task, names, before, after, origin.shown, version.id, added)
+    allowed = default_gate(settings).max_class_drop
+    return compare(recipe.task, names, before, after, origin.shown, version.id, added, allowed)
 
 
 def _evaluated(

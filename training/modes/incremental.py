@@ -53,6 +53,7 @@ from training.incremental.losses import (
     PseudoFeatures,
     Strength,
 )
+from training.incremental.own_settings import ImageNumbers, choose_settings
 from training.mobilenet import trainer as mobilenet
 from training.mobilenet.data import preprocessing_for
 from training.modes.mobilenet import Retention
@@ -142,15 +143,22 @@ def set_up(recipe: Recipe, job: JobHandle, settings: Settings) -> IncrementalSet
         )
     start = _resumed_start(start, recipe, job, settings)
     images = len(dataset.new.splits["train"])
-    ratio = options.replay_ratio if buffer else 0.0
+    numbers = ImageNumbers(images, len(buffer), union.old, len(union.added))
+    own = choose_settings(recipe.task, numbers, options.replay_ratio, recipe.epochs, recipe.batch)
+    for sentence in own.sentences:
+        job.log(sentence)
+    if buffer:
+        job.log(f"{own.ratio:.0%} of each epoch are old images.")
     return IncrementalSetup(
         recipe=recipe,
         start=start,
         old=before,
         dataset=dataset,
         buffer_size=len(buffer),
-        samples=images + share(images, ratio),
-        ratio=ratio,
+        samples=images + share(images, own.ratio),
+        ratio=own.ratio,
+        epochs=own.epochs,
+        decisions=own.sentences,
         strength=strength_of(len(buffer)),
         old_prototypes=old_prototypes,
         new_prototypes=new_prototypes,
@@ -183,7 +191,7 @@ def fit(setup: IncrementalSetup, job: JobHandle) -> Trained:
             setup.old_prototypes if setup.rows_only else None,
         )
         trained = mobilenet.train(setup.schedule, job, setup.dataset, setup.start, method)
-        return replace(trained, class_counts=setup.dataset.learned_counts)
+        return setup.completed(trained)
     hooks: dict[str, Hook] = {"on_pretrain_routine_end": setup.install_retention_loss}
     if setup.strength.statistics:
         hooks["on_train_batch_start"] = freeze_statistics
@@ -197,7 +205,7 @@ def fit(setup: IncrementalSetup, job: JobHandle) -> Trained:
         samples=setup.samples,
     )
     trained = yolo.train(run)
-    return replace(trained, class_counts=setup.dataset.learned_counts)
+    return setup.completed(trained)
 
 
 @dataclass(frozen=True)
@@ -211,6 +219,8 @@ class IncrementalSetup:
         buffer_size: Images in the replay buffer.
         samples: Training samples in an epoch.
         ratio: Share of replayed samples in an epoch.
+        epochs: Number of epochs.
+        decisions: Sentences on the settings that the training chose.
         strength: Weights of the retention losses.
         old_prototypes: Prototypes of a classifier's old classes in the old network's features;
             None: they are not known.
@@ -225,10 +235,17 @@ class IncrementalSetup:
     buffer_size: int
     samples: int
     ratio: float
+    epochs: int
+    decisions: tuple[str, ...]
     strength: Strength
     old_prototypes: ClassPrototypes | None = None
     new_prototypes: ClassPrototypes | None = None
     criteria: EpochCriteria | None = None
+
+    def completed(self, trained: Trained) -> Trained:
+        """The result with the counts of the new data only, and with the decisions."""
+        counts = self.dataset.learned_counts
+        return replace(trained, class_counts=counts, decisions=self.decisions)
 
     @property
     def is_yolo(self) -> bool:
@@ -248,10 +265,12 @@ class IncrementalSetup:
 
     @property
     def schedule(self) -> Recipe:
-        """The recipe with this training's learning rate, and without early stopping if the last
-        epoch is published.
+        """The recipe with this training's epochs and learning rate, and without early stopping if
+        the last epoch is published.
         """
-        changed: dict[str, Any] = {} if self.criteria else {"patience": 0}
+        changed: dict[str, Any] = {"epochs": self.epochs}
+        if not self.criteria:
+            changed["patience"] = 0
         hyper = self.recipe.hyper
         grows = self.recipe.task == "classify" and self.new_prototypes is not None
         if grows and "lr0" not in hyper and "optimizer" not in hyper:
@@ -383,8 +402,8 @@ def _choose_buffer(
     )
     pool = len(old.scan().splits["train"])
     job.log(
-        f"{len(buffer)} of {pool} old images are kept for replay, {options.replay_ratio:.0%} "
-        f"of each epoch (max_replay_samples {options.max_replay_samples}, {options.rehearsal})."
+        f"{len(buffer)} of {pool} old images are kept for replay "
+        f"(max_replay_samples {options.max_replay_samples}, {options.rehearsal})."
     )
     return buffer
 

@@ -7,6 +7,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 MAX_WEIGHT = 1000.0  # upper limit of loss weights; far above any useful value
+REPLAY_RATIO = 0.2
+"""Default of `replay_ratio`, which the form of old clients sends in every request. So this number
+does not show that a person chose it, and a training may choose another."""
 MAX_REPLAY_RATIO = 0.9  # largest share of replayed samples in an epoch
 
 Criterion = Literal["random", "herding", "k_centre", "hardness"]
@@ -26,7 +29,7 @@ class ReplayOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     old_data: str | None = None
-    replay_ratio: float = Field(0.2, ge=0, le=1)
+    replay_ratio: float = Field(REPLAY_RATIO, ge=0, le=1)
     max_replay_samples: int = Field(1000, ge=0)
 
     @property

@@ -46,6 +46,7 @@ def test_each_class_is_shown_before_and_after() -> None:
         "bus": ("new", "new", None, 0.75),
     }
     assert found.unmeasured == ("tram",)
+    assert found.regressed == ()
     assert found.figures == pytest.approx(
         {"old_classes_before": 0.85, "old_classes": 0.8, "forgotten": 0.05, "new_classes": 0.75}
     )
@@ -110,3 +111,29 @@ def test_the_report_is_drawn(tmp_path: Path) -> None:
     many = {f"class {i}": (3, i / 80) for i in range(80)}
     found = compare("classify", tuple(many), {"old": report(**many)}, {"old": report(**many)})
     write_plot(found, tmp_path / "many.png")
+
+
+@pytest.mark.parametrize(
+    ("allowed", "regressed"),
+    [(0.05, ["yield", "Stop"]), (0.2, ["yield"]), (0.3, []), (1.0, [])],
+)
+def test_classes_that_dropped_by_more_than_the_gate_allows_are_named(
+    allowed: float, regressed: list[str]
+) -> None:
+    found = compare(
+        "classify",
+        ("Stop", "yield", "tram"),
+        before={"old": report(Stop=(9, 0.9), tram=(1, 0.5), **{"yield": (1, 0.8)})},
+        after={"old": report(Stop=(9, 0.75), tram=(1, 0.5), **{"yield": (1, 0.5)})},
+        base="signs:1",
+        model="signs:2",
+        allowed_drop=allowed,
+    )
+    assert [row["name"] for row in found.regressed] == regressed
+    shown = found.to_json()
+    assert (shown["regressed"], shown["allowed_drop"]) == (regressed, allowed)
+    assert bool(found.warning) is bool(regressed)
+    assert found.warning in shown["summary"]
+    if regressed:
+        assert f"forgotten more than the gate allows ({allowed:g} of accuracy)" in found.warning
+        assert "'yield' from 0.800 to 0.500 (1 object)" in found.warning

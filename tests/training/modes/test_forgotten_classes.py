@@ -1,0 +1,92 @@
+"""A published version that has forgotten more than the gate allows is never silent about it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from evaluation.gate import default_gate
+from evaluation.html_report import page
+from evaluation.store import EvaluationStore, report_in
+from jobs.store import Job
+from models_store.description import ONNX_FILE
+from models_store.export import export_onnx
+from models_store.registry import Registry
+from settings import get_settings
+from tests.support.trainer_job import (
+    RecordingJob,
+    drawn,
+    narrow_mobilenet,
+    recipe,
+    run,
+)
+from training.job import train as work
+
+OLD, NEW = ("circle", "square"), ("triangle",)
+
+
+def part(name: str, classes: tuple[str, ...]) -> Path:
+    folder = get_settings().home / "datasets" / f"forgotten-{name}"
+    for split in ("train", "val"):
+        for cls in classes:
+            if not (folder / split / cls).exists():
+                shutil.copytree(drawn("classify", 64) / split / cls, folder / split / cls)
+    return folder
+
+
+def test_a_version_that_fell_on_an_old_class_says_so_in_report_job_and_answer(
+    registry: Registry, job: RecordingJob
+) -> None:
+    old = part("old", OLD)
+    plan = recipe(
+        registry,
+        "classify",
+        model=narrow_mobilenet(registry, OLD),
+        data=str(old),
+        epochs=8,
+        hyper={"lr0": 0.004},
+    )
+    trained = run(plan, RecordingJob(job.folder.with_name("base")))
+    (trained.folder / ONNX_FILE).write_bytes(b"made below")
+    base = registry.publish(trained.folder, "forgetful", {"kind": "train"}).id
+    export_onnx(registry.get(base).path)
+
+    # One old image a class and a huge learning rate: some old class is lost.
+    options: dict[str, Any] = {"old_data": str(old), "max_replay_samples": 1}
+    plan = recipe(
+        registry,
+        "classify",
+        mode="incremental",
+        base_model=base,
+        data=str(part("new", NEW)),
+        epochs=2,
+        incremental={**options, "replay_ratio": 0.01},
+        hyper={"lr0": 0.2},
+    )
+    version = work(job, Job(recipe=plan.model_dump(mode="json")), registry)
+
+    store = EvaluationStore(registry.database)
+    row = store.of_job(job.id, version.id)
+    assert row is not None, job.text
+    folder = store.folder(row)
+    found = json.loads((folder / "forgetting.json").read_text())
+    allowed = default_gate(get_settings()).max_class_drop
+    fell = [
+        row["name"]
+        for row in found["classes"]
+        if row["before"] is not None and row["before"] - row["after"] > allowed
+    ]
+    assert fell, "the training was meant to forget"
+    assert sorted(found["regressed"]) == sorted(fell)
+    said = f"{version.id} has forgotten more than the gate allows ({allowed:g} of accuracy)"
+    report = report_in(folder)
+    assert said in report["forgetting"]["summary"]
+    assert said in page(report, folder)
+    assert said in job.text
+    stored, shown = job.recipes[-1]
+    assert any(note.startswith(said) for note in stored["notes"])
+    assert any(note.startswith(said) for note in shown["notes"])
+    assert all(f"'{name}' from" in job.text for name in fell)
+    store.database.close()
