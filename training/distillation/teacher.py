@@ -25,12 +25,15 @@ class Outputs:
         boxes: Box sides (left, top, right, bottom), (B, A, 4, R): logits of their distributions
             over R bins, in strides; with R = 1 the distances themselves. None for a classifier.
         masks: Coefficients (B, A, M) and prototypes (B, M, h, w), for `segment`.
+        points: Key points (B, A, values), for `pose`: x and y in strides from the anchor, in
+            units that depend on the head, and a logit of the visibility if the head has one.
     """
 
     scores: Tensor
     features: tuple[Tensor, ...] = ()
     boxes: Tensor | None = None
     masks: tuple[Tensor, Tensor] | None = None
+    points: Tensor | None = None
 
     @classmethod
     def of_head(cls, raw: Any) -> Outputs:
@@ -51,6 +54,7 @@ class Outputs:
             features=tuple(found["feats"]),
             boxes=boxes.unflatten(1, (4, -1)).permute(0, 3, 1, 2),
             masks=masks,
+            points=found["kpts"].transpose(1, 2) if "kpts" in found else None,
         )
 
 

@@ -34,7 +34,8 @@ class Strength:
     means: there are no old images to train on.
 
     Attributes:
-        box, mask: Weights of the box and mask distillation losses, relative to Ultralytics' gains.
+        box, mask, points: Weights of the box, mask and key point distillation losses, relative to
+            Ultralytics' gains.
         scores: Weight of the distillation loss of a classifier's old classes, at `temperature`.
         logits: Weight of the mean squared error to the old logits of a classifier.
         temperature: Distillation temperature of `scores`.
@@ -52,6 +53,7 @@ class Strength:
 
     box: float = 1.0
     mask: float = 1.0
+    points: float = 1.0
     scores: float = 0.3
     logits: float = 0.0
     temperature: float = 2.0
@@ -113,11 +115,18 @@ class DetectionRetentionLoss:
         teacher: The old model.
         strides: Strides of the head's levels.
         strength: The hyperparameters of knowledge retention.
+        keypoints: The loss of key points, for `pose`.
     """
 
     def __init__(
-        self, task_loss: Any, teacher: Teacher, strides: list[int], strength: Strength
+        self,
+        task_loss: Any,
+        teacher: Teacher,
+        strides: list[int],
+        strength: Strength,
+        keypoints: PointRetentionLoss | None = None,
     ) -> None:
+        self.keypoints = keypoints
         self.task_loss, self.teacher = task_loss, teacher
         self.strides, self.strength = strides, strength
         self.boxes, self.masks = BoxDistillation(1.0), MaskDistillation(1.0)
@@ -168,7 +177,63 @@ class DetectionRetentionLoss:
         if self.strength.mask and new.masks is not None and old.masks is not None:
             value = self.masks(new.masks, old.masks, boxes, sure, sure.new_ones(len(sure)))
             terms["old_mask"] = self.strength.mask * value
+        held = self.keypoints is not None and self.strength.points
+        if held and new.points is not None and old.points is not None:
+            assert self.keypoints is not None
+            value = self.keypoints(new.points, old.points, self._areas(old, boxes), sure, amount)
+            terms["old_points"] = self.strength.points * value
         return terms
+
+    def _areas(self, old: Outputs, boxes: Tensor) -> Tensor:
+        """Areas of the boxes (B, A), in squared strides of their anchors."""
+        cells = [
+            torch.full((level.shape[2] * level.shape[3],), float(level.shape[2] * level.shape[3]))
+            for level in old.features
+        ]
+        sides = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0)
+        return sides.prod(-1) * torch.cat(cells).to(boxes)
+
+
+class PointRetentionLoss:
+    """Retention loss for the key points of a pose head.
+
+    1 − the similarity of COCO's OKS between the old model's point and the network's, as in
+    Ultralytics' loss of labelled key points, and the cross-entropy of the visibilities.
+
+    Args:
+        shape: Number of key points, and of values of each (2, or 3 with the visibility).
+        sigmas: Tolerance of each key point, as a share of the object's size (K,).
+        unit: Strides per unit of the head's outputs.
+    """
+
+    def __init__(self, shape: tuple[int, int], sigmas: Tensor, unit: float) -> None:
+        self.shape, self.sigmas, self.unit = shape, sigmas, unit
+
+    def __call__(
+        self, new: Tensor, old: Tensor, area: Tensor, weight: Tensor, amount: Tensor
+    ) -> Tensor:
+        """The loss, a scalar: Σ weight · loss of the anchor / amount.
+
+        The loss of an anchor is a mean over its key points, weighted by their visibility in the
+        old model.
+
+        Args:
+            new: Key points of the network (B, A, K · values).
+            old: Key points of the old model (B, A, K · values).
+            area: Areas of the objects in squared strides (B, A).
+            weight: Weights (B, A), not negative.
+            amount: Scalar greater than 0.
+        """
+        new, old = (points.float().unflatten(-1, self.shape) for points in (new, old))
+        squared = (self.unit * (new[..., :2] - old[..., :2])).square().sum(-1)
+        scale = 2 * (2 * self.sigmas.to(new)).square() * (area[..., None] + 1e-9)
+        lost = 1 - torch.exp(-squared / scale)
+        if self.shape[1] == 3:
+            seen = old[..., 2].sigmoid()
+            target = F.binary_cross_entropy_with_logits(old[..., 2], seen, reduction="none")
+            cross = F.binary_cross_entropy_with_logits(new[..., 2], seen, reduction="none")
+            lost = lost * seen + cross - target
+        return (lost.mean(-1) * weight).sum() / amount
 
 
 class DistanceRetentionLoss:

@@ -50,6 +50,7 @@ from training.incremental.head_expansion import expand, imprint
 from training.incremental.losses import (
     ClassifierRetentionLoss,
     DetectionRetentionLoss,
+    PointRetentionLoss,
     PseudoFeatures,
     Strength,
 )
@@ -304,7 +305,9 @@ class IncrementalSetup:
         teacher.to(trainer.device)
         task_loss = network.init_criterion()
         strides = [int(stride) for stride in network.model[-1].stride]
-        network.criterion = DetectionRetentionLoss(task_loss, teacher, strides, self.strength)
+        network.criterion = DetectionRetentionLoss(
+            task_loss, teacher, strides, self.strength, point_loss(network.model[-1])
+        )
 
     def classifier_loss(self, network: Any, device: torch.device) -> ClassifierRetentionLoss:
         """The knowledge-retention loss of a classifier."""
@@ -342,6 +345,20 @@ class IncrementalSetup:
                 draws = self.ratio * self.samples
             amount += counts / max(1, counts.sum()) * draws
         return torch.from_numpy(amount / amount.sum()).float()
+
+
+def point_loss(head: Any) -> PointRetentionLoss | None:
+    """The retention loss of a pose head's key points; None for other heads."""
+    if (shape := getattr(head, "kpt_shape", None)) is None:
+        return None
+    count = int(shape[0])
+    # The tolerances of Ultralytics' loss (utils/loss.py, 8.4.190); a YOLOv8 head doubles its
+    # outputs, a YOLO26 head does not (nn/modules/head.py).
+    from ultralytics.utils.metrics import OKS_SIGMA
+
+    sigmas = torch.from_numpy(OKS_SIGMA) if tuple(shape) == (17, 3) else torch.ones(count) / count
+    unit = 1.0 if type(head).__name__ == "Pose26" else 2.0
+    return PointRetentionLoss((count, int(shape[1])), sigmas.float(), unit)
 
 
 def strength_of(buffer_size: int) -> Strength:
