@@ -19,7 +19,7 @@ from jobs.store import Job
 from models_store.decision_log import DecisionReason
 from models_store.registry import Registry, published
 from models_store.versions import ModelVersion
-from training.incremental.forgetting_job import report_forgetting
+from training.incremental.forgetting_job import report_forgetting, stored_warning
 from training.missing_weights import with_weights
 from training.planning.recipe import Recipe
 from training.publish import Trained, publish
@@ -115,7 +115,11 @@ def after_training(
 
 
 def train(job: JobHandle, row: Job, registry: Registry) -> ModelVersion:
-    """Train, publish and evaluate; resumes from where an earlier attempt of the job ended."""
+    """Train, publish and evaluate; resumes from where an earlier attempt of the job ended.
+
+    A version that has forgotten more than the gate allows is not promoted, also where no other
+    version of its name is promoted, so that the gate has nothing to compare.
+    """
     recipe = Recipe.model_validate(row.recipe)
     version = published(job.id, registry)
     if version is None:
@@ -126,6 +130,13 @@ def train(job: JobHandle, row: Job, registry: Registry) -> ModelVersion:
     measured = evaluate_training(version, recipe, job, registry)
     if recipe.mode == "incremental" and measured is not None:
         report_forgetting(registry.get(version.id), measured, recipe, job, registry)
-    if recipe.promote == "auto":
-        after_training(version, recipe, job, registry)
+    if recipe.promote != "auto":
+        return version
+    if measured is not None and (warning := stored_warning(measured, registry)):
+        gate = default_gate(registry.settings)
+        why = DecisionReason("training", (warning,), gate.model_dump(), job_id=job.id)
+        registry.refuse(version.id, why)
+        job.log(f"{version.id} was not promoted. {warning}")
+        return version
+    after_training(version, recipe, job, registry)
     return version

@@ -70,7 +70,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="numbers of classes: of the base model, then of each step, such as 15+5 or 10+5+5 "
         "(three quarters + the rest)",
     )
-    add("--orders", type=int, default=5, help="number of class orders that are reported (5)")
+    add(
+        "--orders",
+        type=int,
+        default=0,
+        help="number of class orders that are reported (5; 2 with --quick)",
+    )
     add(
         "--tuning-orders",
         type=int,
@@ -147,7 +152,7 @@ class Comparison:
         self.folder = folder / self.name
         halved = "test" not in dataset.splits and len(dataset.splits["val"]) >= HALVED
         self.unseen = "test" if halved or "test" in dataset.splits else "val"
-        count = options.orders if not options.quick else min(2, options.orders)
+        count = options.orders or (2 if options.quick else 5)
         first = options.tuning_orders
         self.numbers = {"tuning": range(first), "reported": range(first, first + count)}
         self.settings = {

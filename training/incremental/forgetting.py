@@ -162,6 +162,7 @@ class Forgetting:
             "unmeasured": list(self.unmeasured),
             "allowed_drop": self.allowed_drop,
             "regressed": [row["name"] for row in self.regressed],
+            "warning": self.warning,
             "imgsz": {"before": self.imgsz[0], "after": self.imgsz[1]} if self.imgsz else None,
         }
 

@@ -71,6 +71,15 @@ def report_forgetting(
         return None
 
 
+def stored_warning(row: EvaluationRow, registry: Registry) -> str:
+    """The warning of the stored forgetting report of an evaluation; empty if there is none."""
+    try:
+        text = (EvaluationStore(registry.database).folder(row) / FILE).read_text(encoding="utf-8")
+        return str(json.loads(text).get("warning") or "")
+    except (OSError, ValueError):
+        return ""
+
+
 def _measure(
     version: ModelVersion, kept: Path, recipe: Recipe, job: JobHandle, registry: Registry
 ) -> Forgetting:

@@ -64,6 +64,8 @@ def test_a_version_that_fell_on_an_old_class_says_so_in_report_job_and_answer(
         epochs=2,
         incremental={**options, "replay_ratio": 0.01},
         hyper={"lr0": 0.2},
+        name="never-promoted-yet",
+        promote="auto",
     )
     version = work(job, Job(recipe=plan.model_dump(mode="json")), registry)
 
@@ -90,3 +92,5 @@ def test_a_version_that_fell_on_an_old_class_says_so_in_report_job_and_answer(
     assert any(note.startswith(said) for note in shown["notes"])
     assert all(f"'{name}' from" in job.text for name in fell)
     store.database.close()
+    assert registry.promoted("never-promoted-yet") is None
+    assert f"{version.id} was not promoted. {said}" in job.text
