@@ -114,11 +114,11 @@ def test_the_console_is_served(server: Server, client: httpx.Client) -> None:
     if not built.exists():  # a checkout in which it was never built
         assert page.text == pages.NOT_BUILT
         return
-    assert page.text == (built / "index.html").read_text()
-    for file in built.iterdir():
+    packed = source / "console" / "dist"
+    assert [path.name for path in packed.parent.iterdir()] == ["dist"]
+    assert page.text == (packed / "index.html").read_text()
+    for file in packed.iterdir():
         assert client.get(f"/console/{file.name}").content == file.read_bytes()
-    packed = source / "console"
-    assert [path.name for path in packed.iterdir()] == ["dist"]
 
 
 def test_an_image_gets_boxes(server: Server, client: httpx.Client) -> None:
