@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +23,7 @@ from api.middleware.request_state import caller, changed, unchanged
 from api.requests import json_body
 from api.schemas import RequestFields, errors, json_request_body
 from dataset.allowed_roots import shown_name
-from errors import ModelNotFound, ValidationFailed
+from errors import Conflict, ModelNotFound, ValidationFailed
 from evaluation.gate import Gate, default_gate
 from evaluation.promotion_request import (
     PromotionOutcome,
@@ -32,7 +33,9 @@ from evaluation.promotion_request import (
     preview_promotion,
 )
 from jobs.store import Job
+from models_store.decision_log import Decision as LoggedDecision
 from models_store.decision_log import DecisionReason
+from models_store.registry import Registry
 from serving.gateway import Gateway
 from settings import Settings
 
@@ -157,6 +160,9 @@ class Decision(BaseModel):
 
 class DecisionList(BaseModel):
     decisions: list[Decision] = Field(description="the decisions, the newest first")
+    rolls_back_to: str | None = Field(
+        description="id of the version that a rollback would promote; null: there is none"
+    )
 
 
 @router.post(
@@ -259,7 +265,7 @@ async def list_decisions(request: Request, name: str, gateway: GatewayDep) -> An
 
     Addresses of callers and paths of datasets are shown only with the admin token.
     """
-    rows = await asyncio.to_thread(gateway.registry.decisions, name)
+    rows, back = await asyncio.to_thread(_decided, gateway.registry, name)
     found = [row.to_json() for row in rows]
     if not allows(request, ADMIN):
         for row in found:
@@ -267,7 +273,16 @@ async def list_decisions(request: Request, name: str, gateway: GatewayDep) -> An
             if (row["gate"] or {}).get("dataset"):
                 name = shown_name(Path(row["gate"]["dataset"]), gateway.settings)
                 row["gate"] = row["gate"] | {"dataset": name}
-    return {"decisions": found}
+    return {"decisions": found, "rolls_back_to": back}
+
+
+def _decided(registry: Registry, name: str) -> tuple[Sequence[LoggedDecision], str | None]:
+    """The decisions on a name, and the version that a rollback would promote."""
+    rows = registry.decisions(name)
+    try:
+        return rows, registry.previous(name).id
+    except Conflict:
+        return rows, None
 
 
 def _active_model(gateway: Gateway) -> dict[str, Any] | None:

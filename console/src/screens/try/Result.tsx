@@ -1,7 +1,6 @@
 import { useState } from "preact/hooks";
 import { ErrorBox, Loading } from "../../components/Feedback";
 import { ImageStage, type StageObject } from "../../components/ImageStage";
-import { nameColour } from "../../colours";
 import { useLoad } from "../../load";
 import { link } from "../../router";
 import { number } from "../../text";
@@ -16,6 +15,7 @@ export interface ResultProps {
   /** "A" or "B"; empty: there is one model only. */
   side: string;
   threshold: number;
+  colour: (label: string) => string;
   /** The class that is shown alone. */
   only: string | null;
   /** The class that was clicked. */
@@ -52,7 +52,7 @@ function Waiting({ url }: { url: string }) {
   );
 }
 
-function Answered({ image, side, threshold, only, kept, onPoint, onKeep, tried }: ResultProps & { tried: Tried }) {
+function Answered({ image, side, threshold, colour, only, kept, onPoint, onKeep, tried }: ResultProps & { tried: Tried }) {
   const t = text();
   const [active, setActive] = useState<number | null>(null);
   const { answer } = tried;
@@ -61,10 +61,10 @@ function Answered({ image, side, threshold, only, kept, onPoint, onKeep, tried }
   const classes = byClass(shown);
   const alone = only !== null && classes.some((one) => one.label === only) ? only : null;
   const listed = alone === null ? shown : shown.filter((one) => one.label === alone);
-  const objects = listed.map(drawable);
+  const objects = listed.map((one) => drawable(one, colour(one.label)));
   const places = objects.every(Boolean);
   return (
-    <>
+    <div class="try-answer">
       <ImageStage
         src={image.url}
         alt={t.alt(image.file.name || "")}
@@ -74,54 +74,54 @@ function Answered({ image, side, threshold, only, kept, onPoint, onKeep, tried }
         active={active}
         onActive={setActive}
       />
-      <div class="row between">
-        <p class="try-count" role="status">
-          {t.objects(shown.length, all.length)}
-        </p>
-        <Latency tried={tried} />
-      </div>
-      {!shown.length && <p class="muted">{all.length ? t.nothing : t.nothingAtAll}</p>}
-      {places && classes.length > 0 && (
-        <>
-          <ul class="plain try-classes" aria-label={t.classes} title={t.classesHint}>
-            {classes.map((one) => (
-              <li key={one.label}>
-                <button
-                  type="button"
-                  class="button small"
-                  aria-pressed={kept === one.label}
-                  onClick={() => onKeep(one.label)}
-                  onMouseEnter={() => onPoint(one.label)}
-                  onMouseLeave={() => onPoint(null)}
-                  onFocus={() => onPoint(one.label)}
-                  onBlur={() => onPoint(null)}
-                >
-                  <Swatch label={one.label} />
-                  <span>{one.label}</span>
-                  <span class="count">{one.count}</span>
-                </button>
+      <div class="try-facts">
+        <div class="row between">
+          <p class="try-count" role="status">
+            {t.objects(shown.length, all.length)}
+          </p>
+          <Latency tried={tried} />
+        </div>
+        {!shown.length && <p class="muted">{all.length ? t.nothing : t.nothingAtAll}</p>}
+        {places && classes.length > 0 && (
+            <ul class="plain try-classes" aria-label={t.classes} title={t.classesHint}>
+              {classes.map((one) => (
+                <li key={one.label}>
+                  <button
+                    type="button"
+                    class="button small"
+                    aria-pressed={kept === one.label}
+                    onClick={() => onKeep(one.label)}
+                    onMouseEnter={() => onPoint(one.label)}
+                    onMouseLeave={() => onPoint(null)}
+                    onFocus={() => onPoint(one.label)}
+                    onBlur={() => onPoint(null)}
+                  >
+                    <Swatch colour={colour(one.label)} />
+                    <span>{one.label}</span>
+                    <span class="count">{one.count}</span>
+                  </button>
+                </li>
+              ))}
+            </ul>
+        )}
+        {shown.length > 0 && (
+          <ol class="plain try-objects" tabIndex={0} aria-label={t.list(side || answer.model_id)}>
+            {listed.slice(0, MOST_ROWS).map((one, at) => (
+              <li key={at} class={at === active ? "active" : ""} onMouseEnter={() => setActive(at)} onMouseLeave={() => setActive(null)}>
+                <Row one={one} colour={colour(one.label)} />
               </li>
             ))}
-          </ul>
-        </>
-      )}
-      {shown.length > 0 && (
-        <ol class="plain try-objects" tabIndex={0} aria-label={t.list(side || answer.model_id)}>
-          {listed.slice(0, MOST_ROWS).map((one, at) => (
-            <li key={at} class={at === active ? "active" : ""} onMouseEnter={() => setActive(at)} onMouseLeave={() => setActive(null)}>
-              <Row one={one} />
-            </li>
-          ))}
-        </ol>
-      )}
-    </>
+          </ol>
+        )}
+      </div>
+    </div>
   );
 }
 
-function Row({ one }: { one: Prediction }) {
+function Row({ one, colour }: { one: Prediction; colour: string }) {
   return (
     <>
-      <Swatch label={one.label} />
+      <Swatch colour={colour} />
       <span class="grow clip">{one.label}</span>
       <span class="try-bar" aria-hidden="true">
         <span style={{ width: `${(one.confidence * 100).toFixed(1)}%` }} />
@@ -131,8 +131,8 @@ function Row({ one }: { one: Prediction }) {
   );
 }
 
-function Swatch({ label }: { label: string }) {
-  return <span class="try-swatch" aria-hidden="true" style={{ background: nameColour(label) }} />;
+function Swatch({ colour }: { colour: string }) {
+  return <span class="try-swatch" aria-hidden="true" style={{ background: colour }} />;
 }
 
 function Latency({ tried }: { tried: Tried }) {

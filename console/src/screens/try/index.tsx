@@ -11,7 +11,7 @@ import { link, route, setQuery } from "../../router";
 import { may, session } from "../../session";
 import { bytes } from "../../text";
 import { Annotate } from "./Annotate";
-import { curl, python, type Model } from "./predict";
+import { colours, curl, python, type Model } from "./predict";
 import { Result } from "./Result";
 import { text } from "./text";
 import "./try.css";
@@ -119,7 +119,9 @@ function Shown({ image, a, b, threshold, models }: { image: Chosen; a: string; b
   const [annotating, setAnnotating] = useState(false);
   const sides = b ? [a, b] : [a];
   const call = { url: location.origin + base, model: a, confidence: threshold, token: session.value?.token_needed ?? false, file: image.file.name || "photo.jpg" };
-  const model = models.find((one) => one.id === a || one.name === a);
+  const find = (id: string) => models.find((one) => one.id === id) ?? models.find((one) => one.name === id);
+  const model = find(a);
+  const colour = colours(sides.map(find));
   return (
     <>
       <div class={b ? "try-sides two" : "try-sides"}>
@@ -130,6 +132,7 @@ function Shown({ image, a, b, threshold, models }: { image: Chosen; a: string; b
             model={id}
             side={b ? "AB"[at]! : ""}
             threshold={threshold}
+            colour={colour}
             only={pointed ?? kept}
             kept={kept}
             onPoint={setPointed}

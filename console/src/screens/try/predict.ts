@@ -1,5 +1,6 @@
 /** One image through a model, and what is drawn of the answer. */
 import { sendForm, type Schemas } from "../../api";
+import { classColour, nameColour } from "../../colours";
 import type { StageObject } from "../../components/ImageStage";
 
 export type Answer = Schemas["InferAnswer"];
@@ -28,9 +29,22 @@ export async function predict(image: Blob, name: string, model: string, signal: 
   return { answer, total: performance.now() - began };
 }
 
-/** The predictions of at least this confidence, the surest first. */
+const TOP = 5;
+
+/** The predictions of at least this confidence, the surest first; of a classifier, the top five at least. */
 export function above(predictions: readonly Prediction[], threshold: number): Prediction[] {
-  return predictions.filter((one) => one.confidence >= threshold).sort((a, b) => b.confidence - a.confidence);
+  const sorted = [...predictions].sort((a, b) => b.confidence - a.confidence);
+  return sorted.filter((one, at) => one.confidence >= threshold || (!one.bounding_box && at < TOP));
+}
+
+/** A colour for each class of the models, the same in all of them. */
+export function colours(models: readonly (Model | undefined)[]): (label: string) => string {
+  const names = [...new Set(models.flatMap((one) => one?.classes ?? []))];
+  const places = new Map(names.map((name, at) => [name, at]));
+  return (label) => {
+    const at = places.get(label);
+    return at === undefined ? nameColour(label) : classColour(at);
+  };
 }
 
 /** Class → number and highest confidence, by number. */
@@ -46,7 +60,7 @@ export function byClass(predictions: readonly Prediction[]): { label: string; co
 const SEEN = 0.5; // confidence from which a keypoint counts as visible, as elsewhere
 
 /** A prediction as the stage draws it; null: a class of the whole image has no place in it. */
-export function drawable(one: Prediction): StageObject | null {
+export function drawable(one: Prediction, colour: string): StageObject | null {
   const box = one.bounding_box;
   if (!box) return null;
   return {
@@ -56,6 +70,7 @@ export function drawable(one: Prediction): StageObject | null {
     rings: one.polygon ? [one.polygon as [number, number][]] : undefined,
     points: one.keypoints?.map((point) => ({ x: point.x, y: point.y, visible: point.confidence >= SEEN })),
     source: "model",
+    colour,
   };
 }
 
@@ -89,7 +104,10 @@ export function python({ url, model, confidence, token, file }: Call): string {
     `        ${text(`${url}/infer`)},`,
     ...(token ? [`        headers={"Authorization": f"Bearer {os.environ['VISIONLOOP_TOKEN']}"},`] : []),
     '        files={"image": image},',
-    `        data={"model_id": ${text(model)}, "confidence": ${confidence}},`,
+    `        data={`,
+    `            "model_id": ${text(model)},`,
+    `            "confidence": ${confidence},`,
+    "        },",
     "        timeout=60,",
     "    )",
     "answer.raise_for_status()",
