@@ -1,19 +1,11 @@
 /** Who uses the page, and what they may do: the answer of `GET /session`. */
 import { computed, signal } from "@preact/signals";
-import { address, ApiError, Unreachable } from "./api";
+import { address, ApiError, Unreachable, type Schemas } from "./api";
 import { asksForToken } from "./session-state";
 
 export type ScopeName = "use" | "annotate" | "train" | "admin";
 
-export interface Session {
-  token_needed: boolean;
-  signed_in: boolean;
-  who: string | null;
-  scopes: ScopeName[];
-  expires_at?: string | null;
-  version?: string | null;
-  limits?: Record<string, number> | null;
-}
+export type Session = Schemas["SessionAnswer"];
 
 export const session = signal<Session | null>(null);
 

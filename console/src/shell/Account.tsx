@@ -18,7 +18,7 @@ export function Account() {
       {shown && (
         <Dialog title={t.account} onClose={() => setShown(false)}>
           <div class="stack">
-            <p>{found?.who ? t.signedIn(found.who) : found?.token_needed ? t.tokenNeeded : t.open}</p>
+            <p>{found?.signed_in ? t.signedIn(found.who) : found?.token_needed ? t.tokenNeeded : t.open}</p>
             <p class="muted">{t.scope((found?.scopes ?? []).map((scope) => t.scopes[scope]).join(", ") || "–")}</p>
             {found?.version && (
               <p class="muted">
@@ -37,6 +37,7 @@ export function Account() {
                 </Button>
               ) : (
                 <Button
+                  reason={!found?.can_sign_in && t.noTokens}
                   onClick={() => {
                     setShown(false);
                     asksForToken.value = true;

@@ -150,8 +150,8 @@ function Trend({ versions }: { versions: Model[] }) {
     <div class="card">
       <Chart
         label={names.map((name) => metricName(name, fieldName(name))).join(", ")}
-        x={measured.map((_, at) => at + 1)}
-        xLabel={text().version}
+        x={measured.map((one) => Date.parse(one.created_at) / 1000)}
+        time
         lines={names.map((name) => ({ label: metricName(name, fieldName(name)), values: measured.map((one) => value(one.metrics, name)), dashed: name !== metric }))}
         format={(share) => percent(share, 0)}
         zero={false}

@@ -172,7 +172,7 @@ function Overview({ model }: { model: Details }) {
     <div class="stack">
       {figures ? (
         <>
-          <dl class="tiles">
+          <dl class="tiles models-tiles">
             {sharesOf(model.type, figures).map((name) => (
               <div class="tile" key={name}>
                 <dt>{metricName(name, fieldName(name))}</dt>

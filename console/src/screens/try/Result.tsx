@@ -4,7 +4,8 @@ import { ImageStage, type StageObject } from "../../components/ImageStage";
 import { useLoad } from "../../load";
 import { link } from "../../router";
 import { number } from "../../text";
-import { above, byClass, drawable, predict, type Prediction, type Tried } from "./predict";
+import { above, byClass, drawable } from "./found";
+import { predict, type Prediction, type Tried } from "./predict";
 import { text } from "./text";
 
 const MOST_ROWS = 100;
