@@ -5,11 +5,11 @@ import { Dialog } from "../../components/Dialog";
 import { Badge, Empty, ErrorBox, Loading, Notice } from "../../components/Feedback";
 import { Select } from "../../components/Field";
 import { Icon } from "../../components/Icon";
-import { notify, notifyError } from "../../components/Toast";
 import { useLoad } from "../../load";
 import { link, navigate, route, setQuery } from "../../router";
 import { may } from "../../session";
 import { number, percent } from "../../text";
+import { Evaluate } from "./Evaluate";
 import { fieldName, primaryOf, sharesOf, type Model } from "./figures";
 import { Promote } from "./Promote";
 import { Delta, points, readModels } from "./shared";
@@ -28,9 +28,10 @@ export function Compare({ b }: { b: string }) {
   const second = all.find((one) => one.id === b || (one.name === b && one.promoted));
   const others = all.filter((one) => one.type === second?.type && one.id !== second?.id);
   const a = route.value.query.get("a") ?? others.find((one) => one.name === second?.name && one.promoted)?.id ?? others.find((one) => one.name === second?.name)?.id ?? "";
+  const first = all.find((one) => one.id === a);
   const options = (chosen: string) => {
     const found = all.filter((one) => one.type === second?.type).map((one) => [one.id, marked(one)] as const);
-    return chosen && !found.some(([id]) => id === chosen) ? [[chosen, chosen] as const, ...found] : found;
+    return found.some(([id]) => id === chosen) ? found : [[chosen, chosen || "–"] as const, ...found];
   };
   return (
     <>
@@ -58,11 +59,11 @@ export function Compare({ b }: { b: string }) {
       ) : (
         <>
           <div class="card models-pair">
-            <Select label={t.a} value={a} options={a ? options(a) : [["", "–"], ...options(a)]} onChange={(id) => setQuery({ a: id })} />
+            <Select label={t.a} value={a} options={options(a)} onChange={(id) => setQuery({ a: id })} />
             <Button icon="loop" label={t.swap} onClick={() => a && navigate(["models", a, "compare"], { a: second.id })} />
             <Select label={t.b} value={second.id} options={options(second.id)} onChange={(id) => navigate(["models", id, "compare"], { a })} />
           </div>
-          {a && a !== second.id ? <Compared key={`${a} ${second.id}`} a={a} b={second.id} type={second.type} /> : <p class="muted">{t.pickTwo}</p>}
+          {first && first !== second ? <Compared key={`${first.id} ${second.id}`} a={first} b={second} /> : <p class="muted">{t.pickTwo}</p>}
         </>
       )}
       {promoting && second && <Promote model={second} onClose={() => setPromoting(false)} onDone={models.reload} />}
@@ -75,10 +76,12 @@ function marked(model: Model): string {
   return [model.id, model.promoted && t.promoted, model.active && t.active].filter(Boolean).join(" · ");
 }
 
-function Compared({ a, b, type }: { a: string; b: string; type: Model["type"] }) {
+function Compared({ a: first, b: second }: { a: Model; b: Model }) {
   const t = text();
+  const { type } = second;
+  const [a, b] = [first.id, second.id];
   const found = useLoad((signal) => answer(api.GET("/metrics/compare", { params: { query: { a, b } }, signal })), [a, b], ["model"]);
-  if (found.error) return <NotComparable error={found.error} a={a} b={b} retry={found.reload} />;
+  if (found.error) return <NotComparable error={found.error} a={first} b={second} retry={found.reload} />;
   if (!found.data) {
     return (
       <div>
@@ -105,27 +108,26 @@ function Compared({ a, b, type }: { a: string; b: string; type: Model["type"] })
 }
 
 /** A 404 or 409 says what is missing; each version can be evaluated from here. */
-function NotComparable({ error, a, b, retry }: { error: unknown; a: string; b: string; retry: () => void }) {
+function NotComparable({ error, a, b, retry }: { error: unknown; a: Model; b: Model; retry: () => void }) {
   const t = text();
-  const evaluate = (id: string) =>
-    answer(api.POST("/metrics/{model_id}/evaluate", { params: { path: { model_id: id } } }))
-      .then(() => notify(t.evaluationQueued))
-      .catch(notifyError);
+  const [evaluating, setEvaluating] = useState<Model | null>(null);
   const missing = error instanceof ApiError && [404, 409].includes(error.status);
   const reason = !may("train") && t.trainReason;
+  const other = evaluating === a ? b : a;
   return (
     <div class="stack">
       <ErrorBox error={error} retry={retry} />
       {missing && (
         <div class="row">
-          <Button reason={reason} onClick={() => evaluate(a)}>
+          <Button reason={reason} onClick={() => setEvaluating(a)}>
             {t.evaluateA}
           </Button>
-          <Button reason={reason} onClick={() => evaluate(b)}>
+          <Button reason={reason} onClick={() => setEvaluating(b)}>
             {t.evaluateB}
           </Button>
         </div>
       )}
+      {evaluating && <Evaluate model={evaluating} like={other.metrics?.dataset as string | undefined} onClose={() => setEvaluating(null)} />}
     </div>
   );
 }

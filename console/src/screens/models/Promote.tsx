@@ -7,6 +7,7 @@ import { Switch } from "../../components/Field";
 import { notify } from "../../components/Toast";
 import { useLoad } from "../../load";
 import { percent } from "../../text";
+import { DatasetChoice, useDatasets } from "./Evaluate";
 import { fieldName, type Model } from "./figures";
 import { Delta, JobWatch } from "./shared";
 import { metricName, text } from "./text";
@@ -26,7 +27,10 @@ function promote(id: string, body: Schemas["Promote"]) {
 /** Asks the gate what it would do, shows the verdict, and promotes on it. */
 export function Promote({ model, onClose, onDone }: { model: Model; onClose: () => void; onDone: () => void }) {
   const t = text();
-  const preview = useLoad(async () => (await promote(model.id, { gate: {}, dry_run: true })) as Schemas["PromotionPreviewed"], [model.id]);
+  const [dataset, setDataset] = useState("");
+  const datasets = useDatasets(model.type);
+  const gate = dataset ? { dataset } : {};
+  const preview = useLoad(async () => (await promote(model.id, { gate, dry_run: true })) as Schemas["PromotionPreviewed"], [model.id, dataset]);
   const [force, setForce] = useState(false);
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState<unknown>();
@@ -40,8 +44,7 @@ export function Promote({ model, onClose, onDone }: { model: Model; onClose: () 
     setBusy(true);
     setError(undefined);
     try {
-      const body = gateless ? { gate: {}, force: true } : force && refuses ? { gate: {}, force: true } : { gate: {} };
-      const found = (await promote(model.id, body)) as Answered | Schemas["Evaluating"];
+      const found = (await promote(model.id, { gate, force: gateless || (force && refuses) })) as Answered | Schemas["Evaluating"];
       if (found.status === "evaluating") setJob(found.job_id);
       else settle({ promoted: found.promoted, reasons: found.reasons });
     } catch (failed) {
@@ -116,6 +119,9 @@ export function Promote({ model, onClose, onDone }: { model: Model; onClose: () 
               {refuses && <Switch label={t.force} checked={force} onChange={setForce} />}
             </>
           )
+        )}
+        {!verdict && !job && (gateless || seen?.would_promote === null || dataset) && datasets.list.length > 0 && (
+          <DatasetChoice label={t.judgeOn} none={t.judgeDefault} value={dataset} list={datasets.list} onChange={setDataset} />
         )}
         <ErrorBox error={error} />
       </div>

@@ -10,8 +10,9 @@ import { link, route } from "../../router";
 import { may } from "../../session";
 import { ago, bytes, number, percent, time } from "../../text";
 import { Activate, Delete, StartShadow, stopShadow } from "./actions";
+import { Evaluate } from "./Evaluate";
 import { Exports } from "./Exports";
-import { fieldName, sharesOf, value, type Figures } from "./figures";
+import { fieldName, sharesOf, value, type Figures, type Model } from "./figures";
 import { sourceName } from "./NamePage";
 import { Promote } from "./Promote";
 import { Marks, readModels, readShadow } from "./shared";
@@ -72,7 +73,7 @@ export function VersionPage({ id }: { id: string }) {
           <Marks model={model} shadow={shadow.data?.shadow?.state === "running" ? shadow.data.shadow.model_id : null} />
         </div>
       </div>
-      <Actions model={model} compareWith={promoted?.id} shadow={shadow.data?.shadow ?? null} onDone={again} />
+      <Actions model={model} models={models.data?.models ?? []} compareWith={promoted?.id} shadow={shadow.data?.shadow ?? null} onDone={again} />
       <ErrorBox error={details.error} retry={details.reload} />
       <Tabs label={model.id} current={section} tabs={SECTIONS.map((one) => ({ id: one, text: t[one], href: link(["models", id], { tab: one === "overview" ? "" : one }) }))} />
       {section === "overview" && <Overview model={model} />}
@@ -96,7 +97,7 @@ function Missing({ error, retry }: { error: unknown; retry: () => void }) {
 
 type Doing = "promote" | "activate" | "delete" | "shadow" | null;
 
-function Actions({ model, compareWith, shadow, onDone }: { model: Details; compareWith?: string; shadow: Schemas["Shadow"] | null; onDone: () => void }) {
+function Actions({ model, models, compareWith, shadow, onDone }: { model: Details; models: Model[]; compareWith?: string; shadow: Schemas["Shadow"] | null; onDone: () => void }) {
   const t = text();
   const [doing, setDoing] = useState<Doing>(null);
   const running = shadow?.state === "running" ? shadow : null;
@@ -146,7 +147,7 @@ function Actions({ model, compareWith, shadow, onDone }: { model: Details; compa
       {doing === "promote" && <Promote model={model} onClose={close} onDone={onDone} />}
       {doing === "activate" && <Activate model={model} onClose={close} onDone={onDone} />}
       {doing === "delete" && <Delete model={model} onClose={close} onDone={onDone} />}
-      {doing === "shadow" && <StartShadow model={model} running={running} onClose={close} onDone={onDone} />}
+      {doing === "shadow" && <StartShadow model={model} models={models} running={running} onClose={close} onDone={onDone} />}
     </>
   );
 }
@@ -155,19 +156,9 @@ const TIMES = ["preprocess_time", "inference_time", "postprocess_time"];
 
 function Overview({ model }: { model: Details }) {
   const t = text();
-  const [busy, setBusy] = useState(false);
+  const [evaluating, setEvaluating] = useState(false);
   const figures = model.metrics;
-  const evaluate = async () => {
-    setBusy(true);
-    try {
-      await answer(api.POST("/metrics/{model_id}/evaluate", { params: { path: { model_id: model.id } } }));
-      notify(t.evaluationQueued);
-    } catch (error) {
-      notifyError(error);
-    } finally {
-      setBusy(false);
-    }
-  };
+  const reason = !may("train") && t.trainReason;
   return (
     <div class="stack">
       {figures ? (
@@ -198,7 +189,7 @@ function Overview({ model }: { model: Details }) {
                   {t.report}
                 </a>
               )}
-              <Button size="small" busy={busy} reason={!may("train") && t.trainReason} onClick={evaluate}>
+              <Button size="small" reason={reason} onClick={() => setEvaluating(true)}>
                 {t.evaluate}
               </Button>
             </div>
@@ -207,7 +198,7 @@ function Overview({ model }: { model: Details }) {
       ) : (
         <Empty icon="train" title={t.notEvaluated}>
           <p class="muted">{t.evaluateHint}</p>
-          <Button kind="primary" busy={busy} reason={!may("train") && t.trainReason} onClick={evaluate}>
+          <Button kind="primary" reason={reason} onClick={() => setEvaluating(true)}>
             {t.evaluate}
           </Button>
         </Empty>
@@ -216,6 +207,7 @@ function Overview({ model }: { model: Details }) {
         <Lineage model={model} />
         <Engine model={model} />
       </div>
+      {evaluating && <Evaluate model={model} onClose={() => setEvaluating(false)} />}
     </div>
   );
 }

@@ -3,11 +3,11 @@ import { useState } from "preact/hooks";
 import { answer, api, type Schemas } from "../../api";
 import { Confirm } from "../../components/Dialog";
 import { ErrorBox } from "../../components/Feedback";
-import { Slider } from "../../components/Field";
+import { Select, Slider } from "../../components/Field";
 import { notify } from "../../components/Toast";
 import { navigate } from "../../router";
 import { percent } from "../../text";
-import type { Model } from "./figures";
+import { byName, meant, type Model } from "./figures";
 import { text } from "./text";
 
 interface ActionProps {
@@ -85,11 +85,19 @@ export function Delete({ model, ...props }: ActionProps & { model: Model }) {
 
 type Shadow = Schemas["Shadow"];
 
-export function StartShadow({ model, running, ...props }: ActionProps & { model: Model; running: Shadow | null }) {
+/** The names whose traffic a version can be compared on: those of its type that mean another one. */
+function counterparts(model: Model, models: Model[]): string[] {
+  const rows = byName(models.filter((one) => one.type === model.type)).filter((row) => meant(row.versions).id !== model.id);
+  return rows.map((row) => row.name).sort((a, b) => Number(b === model.name) - Number(a === model.name));
+}
+
+export function StartShadow({ model, models, running, ...props }: ActionProps & { model: Model; models: Model[]; running: Shadow | null }) {
   const t = text();
+  const names = counterparts(model, models);
+  const [against, setAgainst] = useState(names[0] ?? "");
   const [fraction, setFraction] = useState(1);
   const act = useAct(async () => {
-    await answer(api.POST("/models/shadow", { body: { model_id: model.id, fraction } }));
+    await answer(api.POST("/models/shadow", { body: { model_id: model.id, fraction, against } }));
     return t.shadowStarted(model.id);
   }, props);
   return (
@@ -97,6 +105,7 @@ export function StartShadow({ model, running, ...props }: ActionProps & { model:
       <div class="stack">
         <p>{t.shadowHint}</p>
         {running && running.model_id !== model.id && <p>{t.shadowReplaces(running.model_id)}</p>}
+        {names.length ? <Select label={t.against} value={against} options={names.map((one) => [one, one] as const)} onChange={setAgainst} /> : <p>{t.noCounterpart}</p>}
         <Slider label={t.fraction} min={0.05} step={0.05} value={fraction} shown={percent(fraction, 0)} onInput={setFraction} />
         <ErrorBox error={act.error} />
       </div>
