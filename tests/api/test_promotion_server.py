@@ -175,6 +175,7 @@ def two_are_compared_once_both_were_evaluated(stage: Stage) -> None:
 def the_first_is_promoted_and_a_worse_one_refused_with_the_class_named(stage: Stage) -> None:
     gate = {"gate": {"dataset": str(stage.data), "metric": "accuracy"}}
     first = stage.ask("POST", f"/models/{stage.good}/promote", json=gate)
+    assert stage.ask("GET", f"/models/{NAME}/decisions")["rolls_back_to"] is None
     assert (first["status"], first["reasons"]) == (
         "promoted",
         [f"No version of '{NAME}' is promoted yet: nothing was compared."],
@@ -196,7 +197,9 @@ def the_first_is_promoted_and_a_worse_one_refused_with_the_class_named(stage: St
     stage.ask("POST", f"/models/{NAME}/rollback")
     forced = stage.ask("POST", f"/models/{stage.worse}/promote", json=gate | {"force": True})
     assert (forced["status"], forced["forced"]) == ("promoted", True)
-    [newest, _, _, refused, _] = stage.ask("GET", f"/models/{NAME}/decisions")["decisions"]
+    decided = stage.ask("GET", f"/models/{NAME}/decisions")
+    assert decided["rolls_back_to"] == stage.good
+    [newest, _, _, refused, _] = decided["decisions"]
     assert (newest["action"], newest["forced"], refused["action"]) == ("promoted", True, "refused")
     assert newest["by"].startswith("API, address")
     assert refused["gate"]["max_class_drop"] == 0.05

@@ -128,7 +128,7 @@ def test_two_versions_are_compared_with_the_class_that_regressed(
     assert truth.evaluate("image => image.decode().then(() => image.naturalWidth)") > 100
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Swap").click()
-    expect(row_of(page, versions.hidden)).to_contain_text("+")
+    expect(page.get_by_role("row").filter(has_text=versions.hidden)).to_contain_text("+")
     assert page.url.endswith(
         f"{versions.good.replace(':', '%3A')}/compare?a={versions.worse.replace(':', '%3A')}"
     )
@@ -141,7 +141,7 @@ def test_the_gate_refuses_a_version_and_names_the_class(
     page = shown.open(f"#/models/{versions.worse}")
     page.get_by_role("button", name="Promote", exact=True).click()
     dialog = page.get_by_role("dialog")
-    expect(dialog.get_by_text("The gate refuses it")).to_be_visible()
+    expect(dialog.get_by_text("The gate refuses it", exact=True)).to_be_visible()
     expect(dialog).to_contain_text(f"'{versions.hidden}' regressed from")
     expect(dialog.get_by_role("region", name="Classes that regressed")).to_contain_text(
         versions.hidden
@@ -191,7 +191,9 @@ def test_a_version_that_was_not_evaluated_is_evaluated_and_then_decided_on(
     dialog.get_by_label("Judge on").select_option(index=1)
     expect(dialog.get_by_text("The gate cannot tell yet")).to_be_visible()
     dialog.get_by_role("button", name="Evaluate and decide").click()
-    expect(dialog.get_by_text("The gate refuses it")).to_be_visible(timeout=PATIENCE * 1000)
+    expect(dialog.get_by_text("The gate refuses it", exact=True)).to_be_visible(
+        timeout=PATIENCE * 1000
+    )
     expect(dialog).to_contain_text(f"'{versions.hidden}' regressed from")
     dialog.get_by_role("button", name="Close").last.click()
     page.get_by_role("link", name=NAME).first.click()
