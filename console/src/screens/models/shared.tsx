@@ -3,6 +3,7 @@ import { useEffect, useState } from "preact/hooks";
 import { answer, api, type Schemas } from "../../api";
 import { Badge, ErrorBox, JobState, Progress, type StateName } from "../../components/Feedback";
 import { useInterval, useLoad } from "../../load";
+import { link } from "../../router";
 import { number, percent } from "../../text";
 import { fieldName, primaryOf, value, type Model } from "./figures";
 import { metricName, text } from "./text";
@@ -63,7 +64,9 @@ export function JobWatch({ id, onEnd }: { id: string; onEnd: (job: Job) => void 
     <div class="stack tight">
       <div class="row">
         <JobState state={(job.data?.status ?? "queued") as StateName} />
-        <span class="muted small mono">{id.slice(0, 8)}</span>
+        <a class="small mono" href={link(["train", id])}>
+          {id.slice(0, 8)}
+        </a>
       </div>
       {!ended && <Progress value={job.data?.progress ? job.data.progress / 100 : null} label={text().deciding} />}
       <ErrorBox error={job.error} />
