@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, ForeignKey, Integer, String, Text
+from sqlalchemy import JSON, ForeignKey, Index, Integer, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from database import Base, now
@@ -38,6 +38,7 @@ class AnnotationEntry(Base):
     """
 
     __tablename__ = "annotation_entries"
+    __table_args__ = (Index("ix_annotation_entries_image", "dataset_id", "content"),)
 
     dataset_id: Mapped[str] = mapped_column(
         ForeignKey("annotated_datasets.id", ondelete="CASCADE"), primary_key=True

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
+from sqlalchemy import select
+
 from annotation.datasets import AnnotatedDatasets
 from annotation.prelabels import PrelabelStore
-from annotation.tables import AnnotatedDataset
+from annotation.tables import AnnotatedDataset, AnnotationEntry
 from database import Database
 from formats.annotations import Annotation
 from settings import Settings
@@ -82,3 +84,14 @@ def test_of_a_tool_and_of_corrections_over_http_the_newer_counts(
     next_instant()
     put(annotated, dataset.id, "1", picture(1), marked(BOX))
     assert label() == ["car"]
+
+
+def test_an_image_of_a_large_dataset_is_found_by_its_index(
+    annotated: AnnotatedDatasets, dataset: AnnotatedDataset
+) -> None:
+    row = AnnotationEntry
+    query = select(row).where(row.dataset_id == dataset.id, row.content == "0" * 64)
+    with annotated.database.read() as session:
+        text = str(query.compile(session.connection(), compile_kwargs={"literal_binds": True}))
+        plan = session.connection().exec_driver_sql(f"EXPLAIN QUERY PLAN {text}").all()
+    assert "ix_annotation_entries_image" in str(plan)
