@@ -23,10 +23,12 @@ class CheckedDraft:
     Attributes:
         changed: Those that are new or changed, with the dataset's spelling of class names.
         stored: Those that the dataset has exactly so.
+        result: All of them as a commit stores them: within the image.
     """
 
     changed: tuple[Annotation, ...]
     stored: tuple[Annotation, ...]
+    result: tuple[Annotation, ...]
 
 
 def check_drawn(
@@ -49,8 +51,8 @@ def check_drawn(
     found = with_known_names(Annotations(state.name, *state.size, tuple(changed)), names)
     for thing in found.objects:
         _check_form(thing, state.name, task)
-    checked(found, state.name, state.size)
-    return CheckedDraft(found.objects, tuple(stored))
+    inside = checked(found, state.name, state.size)
+    return CheckedDraft(found.objects, tuple(stored), (*stored, *inside.objects))
 
 
 def _check_form(thing: Annotation, name: str, task: Task) -> None:

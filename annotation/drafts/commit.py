@@ -14,8 +14,8 @@ from sqlalchemy.orm import Session
 from annotation.corrections.submission import CorrectionPolicy, CorrectionSubmission
 from annotation.diff import KINDS, compare_annotations
 from annotation.draft_tables import Draft
-from annotation.drafts.checks import check_drawn
-from annotation.drafts.form import as_stored, base_of, from_shapes
+from annotation.drafts.checks import CheckedDraft, check_drawn
+from annotation.drafts.form import are_same, as_stored, from_shapes
 from annotation.drafts.image_state import ImageReader, ImageState
 from annotation.drafts.store import DraftStore, Place
 from annotation.image_records import HUMAN_KINDS
@@ -24,6 +24,7 @@ from annotation.tables import AnnotationEntry
 from dataset.documents.submission import DescribedImage, Size, Submission
 from errors import BackendUnavailable, Conflict, DraftConflict, ValidationFailed
 from formats.annotations import Annotation, Annotations
+from models_store.description import Task
 
 LOCK_TIMEOUT = 300.0  # seconds to wait for another commit to the same dataset
 MAX_CHANGED = 200  # maximum number of images whose changes an answer lists
@@ -58,6 +59,7 @@ class Drawing:
     draft: Draft
     state: ImageState
     objects: tuple[Annotation, ...]
+    checked: CheckedDraft
 
     @property
     def found(self) -> Annotations:
@@ -67,7 +69,14 @@ class Drawing:
     @property
     def is_conflict(self) -> bool:
         """Whether others have annotated the image since, and otherwise than the draft."""
-        return self.state.base not in (self.draft.base, base_of(self.found))
+        return self.state.base != self.draft.base and not self.is_stored
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether the image has exactly these objects already, as after a commit that was killed
+        before its drafts were deleted."""
+        stored = self.state.stored
+        return stored is not None and are_same(self.checked.result, stored.objects)
 
     def conflict(self) -> dict[str, Any]:
         """Who stands against whom."""
@@ -136,7 +145,9 @@ class DraftCommitter:
     def _commit(self, request: CommitRequest) -> dict[str, Any]:
         drafts = self._accepted(request)
         marks = self._marks([draft.content for draft in drafts])
-        drawings = [self._drawing(draft) for draft in drafts]
+        task = self.submission.datasets.get(self.dataset_id)["task"]
+        names, _ = self.submission.names()
+        drawings = [self._drawing(draft, task, names) for draft in drafts]
         conflicts = [one for one in drawings if one.is_conflict]
         open_ones = [one for one in conflicts if one.draft.content not in request.mine]
         if open_ones and not request.dry_run:
@@ -147,7 +158,7 @@ class DraftCommitter:
             author=self.author,
             check=partial(self._check_unchanged, marks),
             finish=True,
-            differs=any(base_of(one.found) != one.state.base for one in drawings),
+            differs=not all(one.is_stored for one in drawings),
         )
         sent = Submission([self._described(one) for one in drawings])
         answer = replace(self.submission, policy=policy).take(sent)
@@ -159,12 +170,11 @@ class DraftCommitter:
             "replayed": False,
         }
         if not request.dry_run:
-            bases = {
-                draft.content: self.reader.current(self.dataset_id, draft.content).base
-                for draft in drafts
-            }
-            self.drafts.finish(drafts, bases, request.key, answer)
+            self.drafts.finish(drafts, self._base, request.key, answer)
         return answer
+
+    def _base(self, content: str) -> str:
+        return self.reader.current(self.dataset_id, content).base
 
     def _accepted(self, request: CommitRequest) -> list[Draft]:
         """The drafts to commit, in order of their images."""
@@ -189,21 +199,20 @@ class DraftCommitter:
             raise ValidationFailed("'contents' is empty: name images, or leave it out for all.")
         return found
 
-    def _drawing(self, draft: Draft) -> Drawing:
-        state = self.reader.current(self.dataset_id, draft.content)
-        objects = as_stored(from_shapes(draft.objects), state.stored)
-        return Drawing(draft, state, objects)
-
-    def _described(self, drawing: Drawing) -> DescribedImage:
-        """A draft as a correction describes an image.
+    def _drawing(self, draft: Draft, task: Task, names: Sequence[str]) -> Drawing:
+        """A draft beside its image.
 
         Raises:
+            NotFound: The image is gone.
             ValidationFailed: An object of it cannot be stored.
         """
-        submission, state = self.submission, drawing.state
-        task = submission.datasets.get(self.dataset_id)["task"]
-        names, _ = submission.names()
-        found = check_drawn(drawing.objects, state, task, names)
+        state = self.reader.current(self.dataset_id, draft.content)
+        objects = as_stored(from_shapes(draft.objects), state.stored)
+        return Drawing(draft, state, objects, check_drawn(objects, state, task, names))
+
+    def _described(self, drawing: Drawing) -> DescribedImage:
+        """A draft as a correction describes an image."""
+        state, found = drawing.state, drawing.checked
 
         def read(size: Size) -> Annotations:
             return Annotations(state.name, *size, found.changed)

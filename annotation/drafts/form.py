@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
@@ -100,6 +101,11 @@ def as_stored(drawn: Sequence[Annotation], stored: Annotations | None) -> tuple[
 def is_as_stored(thing: Annotation, stored: Annotations | None) -> bool:
     """Whether an object is one of the stored ones, unchanged."""
     return stored is not None and any(_key(thing) == _key(other) for other in stored.objects)
+
+
+def are_same(one: Iterable[Annotation], other: Iterable[Annotation]) -> bool:
+    """Whether both are the same objects, in any order."""
+    return Counter(map(_key, one)) == Counter(map(_key, other))
 
 
 def _key(thing: Annotation) -> Annotation:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, get_args
@@ -158,7 +158,7 @@ class DraftStore:
     def finish(
         self,
         committed: Sequence[Draft],
-        bases: Mapping[str, str],
+        base: Callable[[str], str],
         key: str | None,
         answer: dict[str, Any],
     ) -> None:
@@ -168,7 +168,7 @@ class DraftStore:
 
         Args:
             committed: The drafts of one author, in the versions that were committed.
-            bases: SHA-256 of an image → the base of what was committed.
+            base: SHA-256 of an image → the base of what was committed.
             key: The client's name of the commit; None: the answer is not kept.
             answer: The answer.
         """
@@ -184,7 +184,7 @@ class DraftStore:
                     mine = Claim.content == draft.content, Claim.author == draft.author
                     session.execute(delete(Claim).where(*mine))
                 elif found.base == draft.base:
-                    found.base = bases[draft.content]
+                    found.base = base(draft.content)
             if key is not None and committed:
                 first = committed[0]
                 session.merge(

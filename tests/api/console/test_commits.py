@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from filelock import Timeout
 
+from annotation.drafts.image_state import ImageReader
 from annotation.drafts.store import DraftStore, Place
+from errors import DatabaseBusy
 from tests.support.correction_app import BEFORE, coco, correct, drawn, labels, packed, state
 from tests.support.drafting import (
     ALICE,
@@ -170,6 +172,44 @@ def test_a_commit_that_fails_keeps_the_drafts(
     assert state(service, frames)[1:] == before[1:]
     assert drafts(service, frames)["total"] == 1
     assert commit(service, frames).status_code == 201
+
+
+@pytest.mark.parametrize("box", [(-5, 8, 28, 28), (5, 8, 28, 28)])
+def test_a_commit_that_was_stored_is_no_conflict_with_itself(
+    service: Service, frames: str, monkeypatch: pytest.MonkeyPatch, box: tuple[float, ...]
+) -> None:
+    """What is stored is clipped to the image, and in another order than it was drawn."""
+    kept = look(service, frames)["objects"]
+    accept(service, frames, ONE, [shape("dog", box), *kept])
+
+    def busy(*_: Any, **__: Any) -> None:
+        raise DatabaseBusy("Another process has locked the database.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(DraftStore, "finish", busy)
+        assert commit(service, frames, key="a-long-key").status_code == 503
+    again = commit(service, frames, key="a-long-key")
+    assert again.status_code == 200, again.text
+    assert (again.json()["repeated"], again.json()["committed"]) == (True, [ONE])
+    assert labels(service, frames)["frame_1.png"] == ["car", "dog"]
+    assert drafts(service, frames)["total"] == 0
+
+
+def test_a_commit_reads_each_image_once(
+    service: Service, frames: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for content in IMAGES:
+        accept(service, frames, content, [shape("dog")])
+    read: list[str] = []
+    current = ImageReader.current
+
+    def counted(self: ImageReader, dataset: str, content: str) -> Any:
+        read.append(content)
+        return current(self, dataset, content)
+
+    monkeypatch.setattr(ImageReader, "current", counted)
+    assert commit(service, frames).status_code == 201
+    assert read == sorted(IMAGES)
 
 
 def test_a_draft_that_was_changed_during_the_commit_stays(
