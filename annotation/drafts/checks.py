@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from annotation.checked_annotations import checked, misfit
-from annotation.drafts.form import is_as_stored
+from annotation.drafts.form import split_stored
 from annotation.drafts.image_state import ImageState
 from annotation.known_names import with_known_names
 from errors import ValidationFailed
@@ -45,12 +45,15 @@ def check_drawn(
     Raises:
         ValidationFailed: An object cannot be stored; the message names it.
     """
-    stored, changed = [], []
-    for thing in drawn:
-        (stored if is_as_stored(thing, state.stored) else changed).append(thing)
+    stored, changed = split_stored(drawn, state.stored)
     found = with_known_names(Annotations(state.name, *state.size, tuple(changed)), names)
     for thing in found.objects:
         _check_form(thing, state.name, task)
+    if task == "classify" and changed and len(drawn) > 1:
+        raise ValidationFailed(
+            f"{state.name[:100]}: an image of a classification dataset has one class, the draft "
+            f"has {len(drawn)}: {', '.join(thing.label[:60] for thing in drawn[:5])}. Keep one."
+        )
     inside = checked(found, state.name, state.size)
     return CheckedDraft(found.objects, tuple(stored), (*stored, *inside.objects))
 

@@ -22,7 +22,7 @@ from annotation.image_records import HUMAN_KINDS
 from annotation.revision_records import for_task
 from annotation.tables import AnnotationEntry
 from dataset.documents.submission import DescribedImage, Size, Submission
-from errors import BackendUnavailable, Conflict, DraftConflict, ValidationFailed
+from errors import BackendUnavailable, Conflict, DraftConflict, NotFound, ValidationFailed
 from formats.annotations import Annotation, Annotations
 from models_store.description import Task
 
@@ -206,7 +206,14 @@ class DraftCommitter:
             NotFound: The image is gone.
             ValidationFailed: An object of it cannot be stored.
         """
-        state = self.reader.current(self.dataset_id, draft.content)
+        try:
+            state = self.reader.current(self.dataset_id, draft.content)
+        except NotFound:
+            raise NotFound(
+                f"The image {draft.name or draft.content} is not in '{self.dataset_id}' any more. "
+                "Nothing was committed. Discard its draft, or commit the others alone: list them "
+                "in 'contents'."
+            ) from None
         objects = as_stored(from_shapes(draft.objects), state.stored)
         return Drawing(draft, state, objects, check_drawn(objects, state, task, names))
 

@@ -98,9 +98,16 @@ def as_stored(drawn: Sequence[Annotation], stored: Annotations | None) -> tuple[
     return tuple(known.get(_key(thing), thing) for thing in drawn)
 
 
-def is_as_stored(thing: Annotation, stored: Annotations | None) -> bool:
-    """Whether an object is one of the stored ones, unchanged."""
-    return stored is not None and any(_key(thing) == _key(other) for other in stored.objects)
+def split_stored(
+    drawn: Iterable[Annotation], stored: Annotations | None
+) -> tuple[list[Annotation], list[Annotation]]:
+    """The drawn objects that are stored exactly so, and those that are new or changed."""
+    known = {_key(thing) for thing in (stored.objects if stored is not None else ())}
+    same: list[Annotation] = []
+    changed: list[Annotation] = []
+    for thing in drawn:
+        (same if _key(thing) in known else changed).append(thing)
+    return same, changed
 
 
 def are_same(one: Iterable[Annotation], other: Iterable[Annotation]) -> bool:

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from annotation.confidence_bands import Bands
-from annotation.drafts.form import NOTHING, as_stored, base_of, from_shapes, is_as_stored, to_shapes
+from annotation.drafts import form
+from annotation.drafts.form import NOTHING, as_stored, base_of, from_shapes, split_stored, to_shapes
 from formats.annotations import Annotation, AnnotationPart, Annotations, Keypoint
 
 places = st.floats(-1e8, 1e8)
@@ -87,8 +88,25 @@ def test_unchanged_objects_keep_what_the_form_does_not_hold() -> None:
     )
     drawn = from_shapes(sent(to_shapes(stored, "person", "alice")))
     assert as_stored(drawn, stored) == stored.objects
-    assert is_as_stored(drawn[0], stored)
+    assert split_stored(drawn, stored) == (list(drawn), [])
     moved = (replace(drawn[0], box=(1.0, 2.0, 3.0, 5.0)),)
     assert as_stored(moved, stored) == moved
-    assert not is_as_stored(moved[0], stored)
+    assert split_stored(moved, stored) == ([], list(moved))
+    assert split_stored(drawn, None) == ([], list(drawn))
     assert as_stored(moved, None) == moved
+
+
+def test_thousands_of_objects_are_not_compared_in_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    count, key = 300, form._key
+    looked: list[Annotation] = []
+
+    def counted(thing: Annotation) -> Annotation:
+        looked.append(thing)
+        return key(thing)
+
+    monkeypatch.setattr(form, "_key", counted)
+    things = [Annotation("man", box=(x, 0, x + 5, 5)) for x in range(count)]
+    stored = Annotations("a.png", 999, 9, tuple(things))
+    changed = [replace(thing, label="dog") for thing in things]
+    assert split_stored(changed, stored) == ([], changed)
+    assert len(looked) == 2 * count

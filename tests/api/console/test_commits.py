@@ -265,3 +265,33 @@ def test_the_smallest_move_is_stored(service: Service, frames: str) -> None:
     accept(service, frames, ONE, [shape("dog", (8, 8, 28, 28.01))])
     assert commit(service, frames).json()["revision"] == 2
     assert look(service, frames)["objects"][0]["box"] == [8, 8, 28, 28.01]
+
+
+def test_an_image_that_is_gone_keeps_no_other_from_being_committed(
+    service: Service, frames: str
+) -> None:
+    accept(service, frames, ONE, [shape("dog")])
+    commit(service, frames)
+    accept(service, frames, ONE, [shape("car")])
+    accept(service, frames, TWO, [shape("car")])
+    keys = [f"{kind}:{ONE}" for kind in ("original", "person")]  # as a tool deletes them
+    assert service.gateway.annotated.entries.remove(frames, keys) == 2
+    refused = commit(service, frames)
+    assert refused.status_code == 404
+    assert "frame_1.png" in refused.json()["message"]
+    assert "contents" in refused.json()["message"]
+    assert commit(service, frames, contents=[TWO]).status_code == 201
+
+
+def test_an_image_of_a_classification_dataset_has_one_class(service: Service) -> None:
+    files = [("file", (f"{seed}.png", drawn(seed))) for seed in range(2)]
+    data = {"task": "classify", "classes": "car,dog"}
+    dataset = service.call(service.app, "POST", "/api/datasets", files=files, data=data).json()[
+        "id"
+    ]
+    both = [shape("car", None), shape("dog", None, id="s2")]
+    refused = put(service, dataset, ONE, both, ALICE | {"If-None-Match": "*"}, "accepted")
+    assert (refused.status_code, refused.json()["code"]) == (400, "VALIDATION_ERROR")
+    assert "car, dog" in refused.json()["message"]
+    accept(service, dataset, ONE, both[:1])
+    assert commit(service, dataset).status_code == 201
