@@ -255,6 +255,13 @@ class AnnotationEntries:
         with self.database.read() as session:
             return {content for content in session.scalars(query) if content}
 
+    def names(self, dataset_id: str) -> set[str]:
+        """The paths of the images of a dataset, as users know them."""
+        row = AnnotationEntry
+        with self.database.read() as session:
+            documents = session.scalars(select(row.document).where(row.dataset_id == dataset_id))
+            return {str(one["name"]) for one in documents if one.get("name")}
+
     def prelabelled(self, dataset_id: str) -> dict[str, AnnotationEntry]:
         """SHA-256 of an image → the model's entry for it."""
         row = AnnotationEntry

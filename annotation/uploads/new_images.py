@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from hashlib import sha256
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from annotation.corrections.revising import BuildProject, revise
@@ -21,6 +21,7 @@ from annotation.tables import AnnotatedDataset, AnnotationEntry
 from annotation.uploads.loose_files import place
 from annotation.uploads.upload import Content
 from dataset import zip_archive
+from dataset.documents.image_names import comparable
 from dataset.image_files import suffix_of, walk
 from dataset.image_scan import BIGGEST, decode_fully
 from dataset.issues import Findings
@@ -43,7 +44,7 @@ class ReceivedImage:
         name: Its path in the upload.
         outcome: `taken`, `duplicate` (the dataset, or the upload, has it already) or `refused`.
         content: SHA-256 of the file; empty if it was refused.
-        reason: Why it was not taken; empty if it was.
+        reason: Why it was not taken, or has another name now; else empty.
     """
 
     name: str
@@ -91,10 +92,11 @@ class ImageIntake:
         with self._unpacked(content) as (files, skipped):
             dataset = self._growing(dataset_id)
             known = self._annotated.entries.contents(dataset.id)
+            names = {comparable(name) for name in self._annotated.entries.names(dataset.id)}
             rows: list[ReceivedImage] = []
             entries: list[AnnotationEntry] = []
             for name, path in files:
-                row, entry = self._take(dataset.id, name, path, known)
+                row, entry = self._take(dataset.id, name, path, known, names)
                 rows.append(row)
                 if entry is not None:
                     entries.append(entry)
@@ -134,9 +136,16 @@ class ImageIntake:
         return self._annotated.get(dataset_id)
 
     def _take(
-        self, dataset_id: str, name: str, path: Path, known: set[str]
+        self, dataset_id: str, name: str, path: Path, known: set[str], names: set[str]
     ) -> tuple[ReceivedImage, AnnotationEntry | None]:
-        """What becomes of a file, and the entry of an image that is taken, whose file is stored."""
+        """What becomes of a file, and the entry of an image that is taken, whose file is stored.
+
+        Args:
+            dataset_id: Id of the dataset.
+            name, path: The file.
+            known: SHA-256 of the images that are there.
+            names: Their names as `comparable`; that of the image is added.
+        """
         try:
             if path.stat().st_size > BIGGEST:
                 raise DatasetInvalid(f"The file is larger than {BIGGEST // 2**20} MiB.")
@@ -151,15 +160,17 @@ class ImageIntake:
         except VisionLoopError as error:
             return ReceivedImage(name, "refused", reason=error.message), None
         content, suffix = self._annotated.entries.keep(dataset_id, data)
+        kept_as = _free_name(name, content, names)
         entry = image_entry(
             "original",
             content,
             suffix,
-            Annotations(name, *size),
+            Annotations(kept_as, *size),
             rank=PRELABEL_RANK,
-            document={"by": ORIGINAL, "name": name, "split": "", **NOT_ANNOTATED},
+            document={"by": ORIGINAL, "name": kept_as, "split": "", **NOT_ANNOTATED},
         )
-        return ReceivedImage(name, "taken", content), entry
+        reason = "" if kept_as == name else f"kept as {kept_as}: another image has its name"
+        return ReceivedImage(name, "taken", content, reason), entry
 
     @contextmanager
     def _unpacked(self, content: Content) -> Iterator[tuple[list[tuple[str, Path]], int]]:
@@ -185,6 +196,19 @@ class ImageIntake:
             if not files:
                 raise DatasetInvalid("There are no images. Send JPEG, PNG, WebP, BMP or TIFF.")
             yield files, found.skipped
+
+
+def _free_name(name: str, content: str, names: set[str]) -> str:
+    """The name of a new image: its own, unless another one has it. It is added to `names`.
+
+    Annotations that are sent later name their image, so two must not have the same name.
+    """
+    path, found, length = PurePosixPath(name), name, 8
+    while comparable(found) in names:
+        found = str(path.with_name(f"{path.stem}-{content[:length]}{path.suffix}"))
+        length += 8
+    names.add(comparable(found))
+    return found
 
 
 def _refuse_annotations(root: Path) -> None:

@@ -9,11 +9,12 @@ import pytest
 
 from annotation.uploads.import_job import ImportRecipe, run_import
 from dataset.store import DatasetStore
-from tests.support.correction_app import drawn, packed, street
+from tests.support.correction_app import coco, correct, drawn, packed, street
 from tests.support.trainer_job import RecordingJob
 from tests.support.training_app import Service
 
 FILES = list[tuple[str, tuple[str, bytes]]]
+IMAGES = "/api/datasets/{}/images"
 
 
 def several(*names: str, first: int = 0) -> FILES:
@@ -202,3 +203,20 @@ def test_the_import_of_a_damaged_zip_fails_with_the_reason_and_leaves_nothing(
         )
     store: DatasetStore = service.gateway.datasets
     assert not list(store.staging.glob("pictures-*"))
+
+
+def test_an_added_image_has_a_name_of_its_own(service: Service) -> None:
+    """Annotations that are sent later would not say which of two images they are of."""
+    dataset = create(service, several("a.png", "b.png"), classes="car", task="detect")["id"]
+    first = add(service, dataset, several("IMG_1.png", first=7))
+    assert first["images"][0]["reason"] == ""
+    second = add(service, dataset, several("img_1.png", first=8))["images"][0]
+    assert (second["name"], second["outcome"]) == ("img_1.png", "taken")
+    kept_as = f"img_1-{second['content'][:8]}.png"
+    assert kept_as in second["reason"]
+    names = [row["name"] for row in service.get(IMAGES.format(dataset))["images"]]
+    assert sorted(names)[:2] == ["IMG_1.png", kept_as]
+    answer = correct(service, dataset, {"a.json": coco({kept_as: ["car"]})})
+    assert answer.json()["received"] == 1, answer.text
+    by_name = {row["name"]: row["state"] for row in service.get(IMAGES.format(dataset))["images"]}
+    assert (by_name["IMG_1.png"], by_name[kept_as]) == ("unlabelled", "corrected")
