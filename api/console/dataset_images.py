@@ -21,7 +21,7 @@ from api.middleware.request_state import address_of, changed, unchanged
 from api.requests import fields
 from api.schemas import RequestFields, errors, form_body
 from api.thread_pool import slow_reads, slow_work, thumbnails
-from dataset.browse.index import DRAFT, NO_SPLIT, STATES, ImageFilter
+from dataset.browse.index import DRAFT, NO_SPLIT, STATES, ImageFilter, State
 from dataset.image_files import suffix_of
 from errors import VisionLoopError
 from models_store.description import Task
@@ -69,7 +69,7 @@ class ReceivedImage(BaseModel):
         description="duplicate: the dataset, or the upload, has the same file already"
     )
     content: str = Field(description="SHA-256 of the file; empty if it was refused")
-    reason: str = Field(description="why it was not taken; empty if it was")
+    reason: str = Field(description="why it was not taken, or under which other name; else empty")
 
 
 class NewImages(BaseModel):
@@ -187,11 +187,8 @@ async def list_images(
         str, Query(alias="class", max_length=200, description="a class: images with it")
     ] = "",
     state: Annotated[
-        str,
-        Query(
-            max_length=20,
-            description=f"one of {', '.join(STATES)}, or {DRAFT}: images with a draft",
-        ),
+        Literal["", State, "draft"],
+        Query(description=f"one of {', '.join(STATES)}, or {DRAFT}: images with a draft"),
     ] = "",
     author: Annotated[
         str, Query(max_length=140, description="original, person, a name, or a model's id")

@@ -115,7 +115,13 @@ def test_pages_follow_each_other_and_stay_with_their_revision(
     assert listing(service, frames, author="person")["total"] == 1
     assert {row["split"] for row in newest["images"]} == {"train", "val"}
     path = f"/api/datasets/{frames}/images"
-    for query in ({"after": "0-2", "revision": 1}, {"after": "x"}, {"split": "tran"}, {"limit": 0}):
+    for query in (
+        {"after": "0-2", "revision": 1},
+        {"after": "x"},
+        {"split": "tran"},
+        {"limit": 0},
+        {"state": "labeled"},
+    ):
         answer = service.call(service.app, "GET", path, params=query)
         assert answer.status_code == 400, answer.text
     for unknown in (f"{path}?revision=7", "/api/datasets/no-such/images"):
