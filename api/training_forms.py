@@ -107,8 +107,13 @@ SOURCES = {
 def fields_of(mode: Mode) -> list[str]:
     """The fields that have an effect in a mode, in the order of a form."""
     others = frozenset().union(*FIELDS_OF_MODE.values()) - FIELDS_OF_MODE.get(mode, frozenset())
-    grouped = [name for group in GROUPS for name in FIELDS.get(group, ()) if name not in others]
-    return [*SHOWN[mode], *(name for name in grouped if name not in SHOWN[mode]), "hyper"]
+    grouped = [
+        name
+        for group in GROUPS
+        for name in ("hyper",) * (group == "Augmentation") + tuple(FIELDS.get(group, ()))
+        if name not in others
+    ]
+    return [*SHOWN[mode], *(name for name in grouped if name not in SHOWN[mode])]
 
 
 def _shaped(mode: Mode) -> Callable[[dict[str, Any]], None]:

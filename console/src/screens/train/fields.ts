@@ -1,0 +1,86 @@
+/** Chinese words for the fields of the training forms; the English ones are in the API's document. */
+import type { FormField } from "../../components/schema-fields";
+import { language } from "../../text";
+
+type Word = [title: string, hint: string];
+
+export const CHINESE: Record<string, Word> = {
+  data_path: ["数据集", "用于训练的数据"],
+  imgsz: ["图像尺寸", "图像缩放后的边长，32 到 4096 像素（默认 640）"],
+  task: ["任务", "模型要找什么（默认 detect）"],
+  model_type: ["起始权重", "训练从哪里开始"],
+  base_model_path: ["基础模型", "继续学习的模型；蒸馏时为学生模型"],
+  resume_weights: ["续训权重", "改从这些权重开始：路径、模型 id，或失败任务的 id"],
+  epochs: ["轮数", "所有训练图像看多少遍，1 到 100000（默认 50）"],
+  batch: ["批大小", "每步的图像数，1 到 1024（默认 8）"],
+  patience: ["耐心", "多少轮没有提升就结束；0：不提前结束（默认 15）"],
+  use_freeze_strategy: ["分阶段", "是否依次训练检测头、颈部和主干"],
+  min_epochs_per_stage: ["每阶段轮数", "除最后一个阶段外，每阶段的最少轮数"],
+  old_data_path: ["旧数据", "模型已学内容的数据，用于重放"],
+  new_classes: ["新类别", "要增加的类别，用逗号分隔；留空：全部新类别"],
+  replay_ratio: ["重放比例", "每轮中旧图像的比例，0 到 0.9（默认 0.2）"],
+  max_replay_samples: ["旧图像上限", "最多重放多少张旧图像（默认 1000）"],
+  rehearsal: ["选择方法", "如何挑选旧图像"],
+  teacher_model_path: ["教师模型", "向它学习的模型"],
+  distill_temperature: ["温度", "软化类别分数（默认 2）"],
+  distill_cls_weight: ["类别权重", "类别损失的权重；0 为关闭（默认 1）"],
+  distill_reg_weight: ["框权重", "框损失的权重；0 为关闭（默认 2）"],
+  distill_feat_weight: ["特征权重", "特征损失的权重；0 为关闭（默认 5）"],
+  distill_mask_weight: ["掩码权重", "掩码损失的权重；0 为关闭（默认 1）"],
+  enable_consistency: ["一致性", "是否要求在增强图像上预测一致"],
+  consistency_weight: ["一致性权重", "一致性损失的权重（默认 1）"],
+  pseudo_conf_threshold: ["伪标签阈值", "伪标签的最低置信度（默认 0.7）"],
+  replay_distill_boost: ["旧图像加权", "重放图像上蒸馏损失的倍数（默认 1）"],
+  name: ["名称", "新模型的名称；留空：沿用基础模型的名称"],
+  promote: ["上线", "never：不上线；auto：通过门槛就上线（默认 never）"],
+  "hyper.optimizer": ["optimizer", "优化器；auto：按步数选择"],
+  "hyper.lr0": ["lr0", "初始学习率"],
+  "hyper.lrf": ["lrf", "最终学习率，占初始值的比例"],
+  "hyper.cos_lr": ["cos_lr", "学习率是否按余弦下降"],
+  "hyper.momentum": ["momentum", "SGD 的动量，Adam 的 beta1"],
+  "hyper.weight_decay": ["weight_decay", "权重的 L2 惩罚"],
+  "hyper.warmup_epochs": ["warmup_epochs", "学习率上升的轮数，可为小数"],
+  "hyper.warmup_momentum": ["warmup_momentum", "预热开始时的动量"],
+  "hyper.warmup_bias_lr": ["warmup_bias_lr", "预热开始时偏置的学习率"],
+  "hyper.nbs": ["nbs", "累积多少张图像的梯度后走一步"],
+  "hyper.label_smoothing": ["label_smoothing", "分给其他类别的标签比例"],
+  "hyper.dropout": ["dropout", "分类头输入的丢弃比例"],
+  "hyper.bn_momentum": ["bn_momentum", "批归一化统计的动量"],
+  "hyper.box": ["box", "框损失的权重"],
+  "hyper.cls": ["cls", "类别损失的权重"],
+  "hyper.cls_pw": ["cls_pw", "稀有类别加权的程度；0：不加权，1：按频率的倒数"],
+  "hyper.dfl": ["dfl", "分布焦点损失的权重"],
+  "hyper.pose": ["pose", "关键点损失的权重"],
+  "hyper.kobj": ["kobj", "关键点目标性的权重"],
+  "hyper.hsv_h": ["hsv_h", "色调变化"],
+  "hyper.hsv_s": ["hsv_s", "饱和度变化"],
+  "hyper.hsv_v": ["hsv_v", "亮度变化"],
+  "hyper.degrees": ["degrees", "最大旋转角度"],
+  "hyper.translate": ["translate", "最大平移，占图像的比例"],
+  "hyper.scale": ["scale", "最大缩放比例"],
+  "hyper.shear": ["shear", "最大剪切角度"],
+  "hyper.perspective": ["perspective", "透视变形"],
+  "hyper.fliplr": ["fliplr", "左右翻转的概率；左右有意义时为 0"],
+  "hyper.flipud": ["flipud", "上下翻转的概率"],
+  "hyper.mosaic": ["mosaic", "四图拼接的概率"],
+  "hyper.close_mosaic": ["close_mosaic", "最后多少轮不拼接"],
+  "hyper.mixup": ["mixup", "两图混合的概率"],
+  "hyper.copy_paste": ["copy_paste", "目标复制到其他图像的概率"],
+  "hyper.multi_scale": ["multi_scale", "各批图像尺寸的变化比例"],
+  "hyper.erasing": ["erasing", "擦除图像一部分的概率"],
+  "hyper.auto_augment": ["auto_augment", "分类器的增强策略"],
+  "hyper.workers": ["workers", "读取图像的进程数"],
+  "hyper.cache": ["cache", "ram：解码后的图像留在内存"],
+  "hyper.fraction": ["fraction", "使用训练图像的比例"],
+  "hyper.seed": ["seed", "决定所有随机选择的数"],
+  "hyper.amp": ["amp", "GPU 是否在安全处使用半精度"],
+  "hyper.plots": ["plots", "是否在任务文件夹中绘制曲线和示例"],
+};
+
+/** Title and hint of a field, in the reader's language. */
+export function wordsOf(field: FormField): { title: string; hint: string } {
+  const known = language.value === "zh" ? CHINESE[field.name] : undefined;
+  if (known) return { title: known[0], hint: known[1] };
+  const hint = field.hint ? field.hint[0]!.toUpperCase() + field.hint.slice(1) : "";
+  return { title: field.title, hint };
+}
