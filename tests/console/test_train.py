@@ -6,6 +6,7 @@ import io
 import re
 import zipfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,9 @@ def trained(api: httpx.Client, data: dict[str, str]) -> list[str]:
     """Two short trainings that have ended; the second learned less."""
     ids = []
     for epochs in (3, 2):
-        body = {"task": "classify", "model_type": "n", "data_path": data["kinds"], "name": "kinds"}
-        body |= {"epochs": epochs, "imgsz": 64, "batch": 8, "hyper": QUICK}
+        body: dict[str, Any] = {"task": "classify", "model_type": "n", "name": "kinds"}
+        body |= {"data_path": data["kinds"], "epochs": epochs, "imgsz": 64, "batch": 8}
+        body["hyper"] = QUICK
         answer = api.post("/api/training/regular", json=body).raise_for_status()
         ids.append(answer.json()["task_id"])
     for job_id in ids:
@@ -186,7 +188,7 @@ def test_a_finished_training_shows_its_curves_its_model_and_other_runs(
     for name in ("Losses of kinds by epoch", "Quality of kinds by epoch"):
         chart = page.get_by_role("img", name=name)
         expect(chart).to_be_visible()
-        wait_until(lambda chart=chart: drawn(chart), patience=60)
+        wait_until(partial(drawn, chart), patience=60)
     report = page.get_by_role("link", name="Evaluation report").get_attribute("href")
     assert api.get(str(report)).status_code == 200
     weights = page.get_by_role("link", name="Download weights").get_attribute("href")
