@@ -50,6 +50,7 @@ class ImageRecord:
         name: Its path as users know it; empty if unknown.
         split: Its split; empty if none is assigned yet.
         by: Source of `annotations`: `person`, `original` (as uploaded) or a model's id.
+        author: The person's name, if it is known; else empty.
         before: The annotations of a model or of the upload that a person replaced.
         before_by: Source of `before`, as in `by`.
         trains: Whether the image is trained on: the annotations are certain enough.
@@ -66,6 +67,7 @@ class ImageRecord:
     before_by: str = ""
     trains: bool = True
     prelabels: tuple[ModelPrelabel, ...] = ()
+    author: str = ""
 
     def with_comparison(self, task: Task) -> ImageRecord:
         """The record with `before` set to the prelabel of the task's tool, if `before` is None."""
@@ -117,11 +119,13 @@ def resolve_record(
     """
     first, last = annotations[0], effective(annotations)
     found = Annotations.from_json(last.annotations)
+    author = str(last.origin.get(AUTHOR) or "") if last.kind == "person" else ""
     sure = len(found) > 0 and all((thing.score or 0.0) >= accept for thing in found.objects)
     if first.kind in HUMAN_KINDS:  # the lowest rank is human, so all are
         names = (str(one.origin["name"]) for one in annotations[::-1] if one.origin.get("name"))
         prelabels = _prelabels(annotations)
-        return ImageRecord(last.content, file, found, next(names, ""), prelabels=prelabels)
+        name = next(names, "")
+        return ImageRecord(last.content, file, found, name, prelabels=prelabels, author=author)
     by = str(first.origin.get("by") or ORIGINAL)
     corrected = last.kind in HUMAN_KINDS
     return ImageRecord(
@@ -134,6 +138,7 @@ def resolve_record(
         before=Annotations.from_json(first.annotations) if corrected else None,
         before_by=by if corrected else "",
         trains=sure or last.rank != PRELABEL_RANK,
+        author=author,
     )
 
 

@@ -134,7 +134,7 @@ def _of_record(
         height=height,
         split=splits.get(record.content, ""),
         state=_state(record, bool(objects)),
-        author=record.by,
+        author=record.author or record.by,
         classes=dict(Counter(thing.label for thing in objects)),
     )
     if found.state == "unlabelled":

@@ -247,7 +247,7 @@ def _state(record: ImageRecord) -> ImageState:
         (found.width, found.height),
     )
     if record.by == PERSON or (record.by == ORIGINAL and record.trains):
-        state = replace(state, stored=found, by=record.by)
+        state = replace(state, stored=found, by=record.author or record.by)
         if record.before is not None and record.before_by != ORIGINAL:
             state = replace(state, prelabels=record.before, model_id=record.before_by)
         return state

@@ -22,7 +22,7 @@ FACETS: tuple[Facet, ...] = get_args(Facet)
 
 NO_SPLIT = "none"  # value of the filter `split` for images that no split has
 MOST_BOXES = 100  # boxes of an image that the index has
-FORMAT = 1  # changes with the tables
+FORMAT = 2  # changes with the tables and with what they have
 
 _TABLES = """
 CREATE TABLE images (

@@ -13,6 +13,7 @@ from PIL import Image
 
 from models_store.description import Task
 from tests.support.correction_app import coco, correct, drawn, street, upload
+from tests.support.drafting import ALICE_NAME, IMAGES, accept, commit, look, shape
 from tests.support.shapes import write_shapes
 from tests.support.training_app import Service
 
@@ -193,3 +194,13 @@ def test_a_damaged_index_is_written_again_and_goes_with_its_dataset(
     assert listing(service, frames) == first
     service.call(service.app, "DELETE", f"/api/datasets/{frames}")
     assert not folder.exists()
+
+
+def test_images_are_listed_by_the_person_who_annotated_them(service: Service, frames: str) -> None:
+    accept(service, frames, IMAGES[0], [shape("dog")])
+    assert commit(service, frames).status_code == 201
+    newest = listing(service, frames)
+    assert newest["facets"]["author"] == {ALICE_NAME: 1, "original": 2}
+    some = listing(service, frames, author=ALICE_NAME)
+    assert [row["content"] for row in some["images"]] == [IMAGES[0]]
+    assert look(service, frames, IMAGES[0], revision=1)["by"] == ALICE_NAME
