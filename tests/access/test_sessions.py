@@ -14,6 +14,7 @@ from access.tables import AccessSession
 from access.tokens import TokenStore, digest_of
 from database import Database
 from settings import Settings
+from tests.support.locked_database import locked
 
 DIGEST = digest_of("of the environment")
 PAST = "2020-01-01T00:00:00.000+00:00"
@@ -117,3 +118,11 @@ def test_a_session_that_expires_in_memory_is_none(
 def test_what_is_no_cookie_of_ours_is_no_session(database: Database, cookie: str) -> None:
     live = LiveTokens(TokenStore(database), lambda _: None, refresh_seconds=0)
     assert live.session(cookie) is None
+
+
+def test_who_has_no_session_does_not_wait_for_the_database(
+    database: Database, sessions: SessionStore
+) -> None:
+    with locked(database.settings.paths.database):
+        assert sessions.end([]) == 0
+        assert sessions.end([hash_of("x" * 43)]) == 0
