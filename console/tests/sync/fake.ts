@@ -139,7 +139,11 @@ export class Fake {
       if (!this.commits.has(body.key)) this.commits.set(body.key, { revision: this.commits.size + 1 });
       return reply(201, this.commits.get(body.key));
     }
-    if (url.includes("/drafts")) return reply(200, { drafts: [], total: 0, counts: {} });
+    if (url.includes("/drafts")) {
+      const asked = new URL(url, "http://host").searchParams.get("content") ?? "";
+      const one = this.drafts.get(asked);
+      return reply(200, { drafts: one ? [this.shown(asked, one)] : [], total: one ? 1 : 0, counts: {} });
+    }
     if (url.endsWith("/queue/claim")) {
       const accepted = (one: string) => this.drafts.get(one)?.state === "accepted" || this.skipped.has(one);
       const rows = this.queue.filter((one) => !accepted(one)).slice(0, body.count);

@@ -175,12 +175,10 @@ export class Drafts {
 
   private async read(dataset: string, content: string): Promise<Opened> {
     const { server } = this.options;
-    const [image, draft, others] = await Promise.all([
-      server.image(dataset, content),
-      server.draft(dataset, content),
-      server.drafts(dataset, { content }),
-    ]);
-    const other = others.drafts.find((one) => !one.mine && one.state !== "skipped");
+    const [image, all] = await Promise.all([server.image(dataset, content), server.drafts(dataset, { content })]);
+    // Asked for only if there is one: browsers log a 404 as an error.
+    const draft = all.drafts.some((one) => one.mine) ? await server.draft(dataset, content) : null;
+    const other = all.drafts.find((one) => !one.mine && one.state !== "skipped");
     const isBehind = draft !== null && draft.base !== image.base && image.by !== null;
     const shown: Loaded = {
       dataset,

@@ -333,20 +333,18 @@ export class Outbox {
     const pending = entry.pending;
     let found: DraftAnswer | null;
     try {
-      found = await this.server.draft(pending.dataset, pending.content);
+      found = error.body.current === null ? null : await this.server.draft(pending.dataset, pending.content);
     } catch (again) {
       return this.failed(entry, entry.edit, again);
     }
     if (!found) {
+      const image = await this.server.image(pending.dataset, pending.content).catch(() => null);
+      if (!image) return this.later("offline", null);
       pending.etag = null; // it was committed or discarded; ours is a new one
-      if (error.body.current === null) {
-        const image = await this.server.image(pending.dataset, pending.content).catch(() => null);
-        if (!image) return this.later("offline", null);
-        if (pending.own.includes(digestOf(image.objects, "accepted"))) {
-          pending.base = image.base; // our own commit
-        } else if (image.base !== pending.base && image.by !== null) {
-          this.conflict(entry, { author: image.by, at: image.at, etag: null, base: image.base }, error.message);
-        }
+      if (pending.own.includes(digestOf(image.objects, "accepted"))) {
+        pending.base = image.base; // our own commit
+      } else if (image.base !== pending.base && image.by !== null) {
+        this.conflict(entry, { author: image.by, at: image.at, etag: null, base: image.base }, error.message);
       }
       return true;
     }
