@@ -24,7 +24,8 @@ means over the orders, with a 95 % interval from a paired bootstrap over images 
 Further arms are for studies. `ours-random`, `ours-k_centre` and `ours-hardness` choose the old
 images in another way. `ours+scores=0.5+statistics=0` changes fields of
 `training.incremental.losses.Strength`; `ratio` is the share of old images, `rate` the learning
-rate, and `longer=0` keeps the epochs where the mode would train longer.
+rate, `longer=0` keeps the epochs where the mode would train longer, and `prepared=0` starts with
+random rows for the new classes.
 
     python -m benchmarks.learning incremental --task classify --data GTSRB --steps 15+5 --tracks
     python -m benchmarks.learning incremental --task classify --data GTSRB --steps 10+5+5 --tracks
@@ -521,7 +522,21 @@ def ours(recipe: Recipe, job: Any, changes: Mapping[str, float]) -> Any:
         changed |= {"ratio": ratio, "samples": new + share(new, ratio)}
     if "longer" in changes and not changes["longer"]:
         changed["epochs"] = recipe.epochs
+    if not changes.get("prepared", 1):
+        forget_new_rows(setup.start.model, len(setup.old.names))
     return fit(replace(setup, **changed), job)
+
+
+def forget_new_rows(model: Any, first: int) -> None:
+    """Give the new rows of a classifier's last layer random values like those of the old rows."""
+    import torch
+
+    from training.start_weights import last_layer
+
+    layer = last_layer(model)
+    with torch.no_grad():
+        layer.weight[first:].normal_(0, float(layer.weight[:first].std()))
+        layer.bias[first:] = layer.bias[:first].mean()
 
 
 def frozen(recipe: Recipe, job: Any) -> Any:
