@@ -1,4 +1,4 @@
-"""Compares three ways to train a small student model.
+"""Compares ways to train a small student model.
 
 All arms of a seed start from the same fresh weights, and train for the same number of epochs on
 the same images. All students are measured on a separate test split, with the serving engine:
@@ -6,6 +6,7 @@ mAP50-95 (top-1 accuracy for classify). Differences between arms are means over 
 95 % interval from a paired bootstrap over the test images.
 
   alone    training without a teacher
+  longer   like alone, for as much time as `ours` takes (1.5 times the epochs)
   builtin  Ultralytics' distill_model with Ultralytics' default weight of the distillation loss
            (not for classify)
   ours     training mode distillation with its default values
@@ -39,7 +40,8 @@ from training.distillation.criterion import TUNING, Tuning
 from training.planning.options import DistillationOptions
 from training.planning.recipe import Recipe, TrainingRequest
 
-ARMS = ("alone", "builtin", "ours")
+ARMS = ("alone", "longer", "builtin", "ours")
+LONGER = 1.5  # processor time of an epoch with a teacher, relative to one without
 STUDY = ("alone", "ours", "ours:last=0.1", "ours:cls=1:box=1:feat=1")
 TEACHERS = {"detect": "traffic_signs_yolov8n", "classify": "traffic_signs_mobilenet_v2"}
 RATE = 2e-3  # initial learning rate (lr0) of a model that starts from fresh weights
@@ -163,17 +165,23 @@ class Setting:
         """The current settings of an arm, except those that are part of the folder's name."""
         given = self.options
         means: dict[str, Any] = {"width": given.width, "batch": given.batch}
-        if arm != "alone":
+        if arm == "longer":
+            means["epochs"] = self.epochs_of(arm)
+        elif arm != "alone":
             means["teacher"] = given.teacher or TEACHERS.get(self.task, "made here")
         if arm.startswith("ours"):
             tuning, options = asked(arm)
             means |= {"tuning": asdict(tuning), "options": options.model_dump(exclude={"teacher"})}
         return means
 
+    def epochs_of(self, arm: str) -> int:
+        return round(LONGER * self.epochs) if arm == "longer" else self.epochs
+
     def _student(self, arm: str, seed: int, folder: Path) -> Figures:
         student = narrow(self.bench, self.task, self._names, self.options.width, seed)
-        if arm == "alone":
-            return self._train(self._recipe(student, seed), folder, f"{arm}-s{seed}")
+        if arm in ("alone", "longer"):
+            recipe = self._recipe(student, seed, epochs=self.epochs_of(arm))
+            return self._train(recipe, folder, f"{arm}-s{seed}")
         tuning, options = asked(arm)
         options = options.model_copy(update={"teacher": self.teacher})
         recipe = self._recipe(student, seed, mode="distillation", distillation=options)
@@ -231,7 +239,7 @@ class Setting:
             runs = {seed: run for seed, run in found.items() if run}
             values = [run["figures"][self.metric] for run in runs.values()]
             seconds = [run["cpu_seconds"] for run in runs.values() if "cpu_seconds" in run]
-            others = ("alone", "builtin")
+            others = ("alone", "longer", "builtin")
             gains = [gain(self.bench, arm, other, list(runs), self.metric) for other in others]
             rows.append([arm, mean_and_spread(values), *gains])
             rows[-1] += [mean_and_spread(seconds, 1.0, 0), str(len(runs))]
@@ -245,7 +253,12 @@ class Setting:
             f"{images} test images in percent{said}; gains in percentage points with 95 % "
             f"intervals of a paired bootstrap; {where}\n\n"
         )
-        header = ["arm", self.metric, "gain over alone", "gain over builtin", "CPU s", "runs"]
+        header = [
+            "arm",
+            self.metric,
+            *(f"gain over {other}" for other in ("alone", "longer", "builtin")),
+        ]
+        header += ["CPU s", "runs"]
         text += table(header, rows)
         (self.bench.folder / "distillation.md").write_text(text)
         if groups:
