@@ -51,13 +51,16 @@ FIELDS: dict[str, dict[str, tuple[str, str]]] = {
         ),
         "min_epochs_per_stage": (
             "Epochs of a stage",
-            "the fewest epochs of each stage but the last",
+            "the epochs of each stage but the last; 15 means a tenth of the epochs",
         ),
     },
     "Retention": {
         "old_data_path": ("Old data", "data of what the model knows, to be replayed"),
         "new_classes": ("New classes", "the classes to add; empty: all that are new"),
-        "replay_ratio": ("Replay share", "the share of old images in an epoch"),
+        "replay_ratio": (
+            "Replay share",
+            "the share of old images in an epoch; in incremental, 0.2 lets the training choose",
+        ),
         "max_replay_samples": ("Most old images", "the most old images that are replayed"),
         "rehearsal": ("Selection", "how old images are selected"),
     },
