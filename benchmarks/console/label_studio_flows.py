@@ -56,12 +56,12 @@ class LabelStudioFlows:
             self._submit()
         return person.effort.done()
 
-    def correct(self) -> Effort:
-        """Move a box of the image that is shown, and submit it."""
+    def correct(self, point: tuple[float, float]) -> Effort:
+        """Move the box around a point of the image that is shown, and submit it."""
         person = self.person
         left, top, scale = self._image()
         person.begin()
-        inside = (left + 175 * scale, top + 190 * scale)
+        inside = (left + point[0] * scale, top + point[1] * scale)
         self.page.mouse.click(*inside)
         person.effort.clicks += 1
         person.drag(inside, (inside[0] + 30, inside[1] + 20))
@@ -74,9 +74,7 @@ class LabelStudioFlows:
         left, top, scale = self._image()
         person.begin()
         person.press("1")
-        person.drag(
-            (left + 60 * scale, top + 330 * scale), (left + 160 * scale, top + 420 * scale)
-        )
+        person.drag((left + 60 * scale, top + 330 * scale), (left + 160 * scale, top + 420 * scale))
         self._submit()
         return person.effort.done()
 
