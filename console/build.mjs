@@ -1,5 +1,5 @@
 // Bundles the console into a folder, by default dist: node build.mjs [FOLDER]
-// The output is not minified: it is committed, and its changes are to be read.
+// The output is minified, since the page is to be small, but in short lines: it is committed.
 import { build } from "esbuild";
 import { copyFile, mkdir } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
@@ -14,6 +14,8 @@ await build({
   entryPoints: { main: "src/main.tsx" },
   outdir: target,
   bundle: true,
+  minify: true,
+  lineLimit: 100,
   format: "esm",
   target: "es2022",
   jsx: "automatic",
