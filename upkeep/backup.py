@@ -249,6 +249,7 @@ def _manifest(
             "datasets": found.datasets,
             "jobs": len(state.jobs),
             "evaluations": len(state.evaluations),
+            "drafts": state.drafts,
         },
         notes=tuple(_notes(settings, found)),
         files=sum(entry.sha256 is not None for entry in entries),

@@ -66,7 +66,7 @@ class Header:
         home, models_home: The copied folders, as named and resolved: paths in the database begin
             with them.
         database: `sqlite`, or the kind of the database that is not part of the backup.
-        counts: Number of models, datasets, jobs and evaluations.
+        counts: Number of models, datasets, jobs, evaluations and drafts of annotations.
         notes: Sentences on what the backup lacks.
         files, bytes: Number of files, and their bytes without repeated content.
     """

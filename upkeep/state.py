@@ -41,6 +41,7 @@ class State:
         jobs: Every job by its id.
         evaluations: Their ids.
         annotated: Ids of annotated datasets → whether an image of theirs was fetched.
+        drafts: Number of drafts of annotations that are not committed.
     """
 
     schema: str | None = None
@@ -49,6 +50,7 @@ class State:
     jobs: Mapping[str, JobState] = field(default_factory=dict)
     evaluations: frozenset[str] = frozenset()
     annotated: Mapping[str, bool] = field(default_factory=dict)
+    drafts: int = 0
 
     def lost_in(self, later: State) -> list[str]:
         """What a later state no longer has, and jobs that have ended since: files may be deleted
@@ -74,6 +76,7 @@ def read_state(connection: Connection) -> State:
     columns = {column["name"] for column in inspect(connection).get_columns("jobs")}
     batch = "checkpoint_batch" if "checkpoint_batch" in columns else "0"  # schema 1 lacks it
     jobs = rows(f"SELECT id, kind, status, recipe, checkpoint, {batch} FROM jobs")  # noqa: S608
+    has_drafts = inspect(connection).has_table("annotation_drafts")
     fetched = rows("SELECT DISTINCT dataset_id FROM annotation_entries WHERE content IS NOT NULL")
     with_images = {row[0] for row in fetched}
     return State(
@@ -91,6 +94,7 @@ def read_state(connection: Connection) -> State:
         annotated={
             row[0]: row[0] in with_images for row in rows("SELECT id FROM annotated_datasets")
         },
+        drafts=rows("SELECT COUNT(*) FROM annotation_drafts")[0][0] if has_drafts else 0,
     )
 
 

@@ -20,6 +20,7 @@ from sqlalchemy import text
 
 from annotation.cleanup import delete_dataset
 from annotation.datasets import AnnotatedDatasets
+from annotation.drafts.store import DraftStore, Drawn, Place
 from database import Database
 from errors import (
     Conflict,
@@ -64,6 +65,8 @@ def full(home: Furnished) -> Furnished:
     home.job("completed")
     home.evaluate(model)
     home.keep_image()
+    place = Place(dataset, "c" * 64, "ann")
+    DraftStore(home.database).put(place, Drawn([{"id": "a"}], "accepted", "none"), None)
     return home
 
 
@@ -91,10 +94,13 @@ class During:
 @pytest.mark.parametrize("name", ["saved", "saved.zip"])
 def test_a_backup_restores_what_was_there(full: Furnished, tmp_path: Path, name: str) -> None:
     result = saved(full, tmp_path / name)
-    assert result.header.counts == {"models": 1, "datasets": 1, "jobs": 2, "evaluations": 1}
+    counts = {"models": 1, "datasets": 1, "jobs": 2, "evaluations": 1, "drafts": 1}
+    assert result.header.counts == counts
     assert result.header.notes == ()
     there = restored(tmp_path / name, tmp_path / "there")
     assert torn(there) == []
+    [draft] = DraftStore(there.database).list(there.datasets.list()[0]["id"])
+    assert (draft.author, draft.objects) == ("ann", [{"id": "a"}])
     assert [(m.id, m.promoted, m.content) for m in there.registry.list()] == [
         (m.id, m.promoted, m.content) for m in full.registry.list()
     ]
