@@ -266,6 +266,20 @@ test("an image that is accepted while the server is away is not given again", as
   assert.equal(await drafts.next("d"), null);
 });
 
+test("no more images are claimed than are looked at soon", async () => {
+  const fake = new Fake();
+  fake.queue = Array.from({ length: 30 }, (_, at) => String(at).padStart(64, "0"));
+  const { drafts, time } = page(fake);
+  for (let turn = 0; turn < 10; turn += 1) {
+    await drafts.next("d");
+    drafts.prefetch();
+    await settle();
+    void drafts.accept();
+    await time.pass(1);
+  }
+  assert.ok(fake.claimed.every((count) => count <= 4), String(fake.claimed));
+});
+
 test("what cannot be stored is said, and stays as a draft", async () => {
   const fake = new Fake();
   const { drafts, time } = page(fake);

@@ -83,6 +83,8 @@ export class Fake {
   signedOut = false;
   refuseAccepted = "";
   queue = [ONE, TWO, THREE];
+  /** How many images each claim was about. */
+  claimed: number[] = [];
   commits = new Map<string, unknown>();
   private versions = 0;
 
@@ -145,6 +147,7 @@ export class Fake {
       return reply(200, { drafts: one ? [this.shown(asked, one)] : [], total: one ? 1 : 0, counts: {} });
     }
     if (url.endsWith("/queue/claim")) {
+      this.claimed.push(body.count);
       const accepted = (one: string) => this.drafts.get(one)?.state === "accepted" || this.skipped.has(one);
       const rows = this.queue.filter((one) => !accepted(one)).slice(0, body.count);
       return reply(200, { lease_seconds: 600, queue: rows.map((one) => ({ content: one, source: "dataset" })) });

@@ -91,7 +91,7 @@ export class Drafts {
       if (done.has(content) || content === this.current?.content) continue;
       if (this.now() - at < FRESH) return this.show(await this.take(dataset, content));
     }
-    for (const row of await this.claim(1 + done.size)) {
+    for (const row of await this.claim()) {
       if (!done.has(row.content) && row.content !== this.current?.content) {
         return this.show(await this.take(dataset, row.content));
       }
@@ -151,15 +151,17 @@ export class Drafts {
     return ready && this.now() - ready.at < FRESH ? ready.loaded : this.read(dataset, content);
   }
 
-  private async claim(count: number): Promise<QueueRow[]> {
-    const found = await this.options.server.claim(this.dataset, Math.min(50, count + AHEAD));
+  /** The image that is open, and those ahead: no more, because others wait for them. */
+  private async claim(): Promise<QueueRow[]> {
+    const count = 1 + AHEAD + this.options.outbox.unsent(this.dataset);
+    const found = await this.options.server.claim(this.dataset, Math.min(50, count));
     return found.queue.filter((row) => row.source === "dataset");
   }
 
   private async fetchAhead(): Promise<void> {
     const dataset = this.dataset;
     const done = this.options.outbox.done(dataset);
-    const rows = await this.claim(1 + done.size);
+    const rows = await this.claim();
     for (const row of rows) {
       const { content } = row;
       if (dataset !== this.dataset || this.ready.size >= AHEAD) return;

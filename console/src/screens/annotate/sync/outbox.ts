@@ -121,6 +121,12 @@ export class Outbox {
     return found;
   }
 
+  /** How many of the done images the server does not know of yet. */
+  unsent(dataset: string): number {
+    const done = this.done(dataset);
+    return [...this.entries.values()].filter((one) => one.dirty && one.pending.dataset === dataset && done.has(one.pending.content)).length;
+  }
+
   /** Begin to work on an image that was read from the server. */
   show(basis: Basis): void {
     const id = idOf(basis.dataset, basis.content);
