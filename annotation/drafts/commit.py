@@ -236,13 +236,13 @@ class DraftCommitter:
     def _changes(self, drawings: Sequence[Drawing]) -> dict[str, Any]:
         """What the drafts change: the counts of all images, and of each that changes."""
         task = self.submission.datasets.get(self.dataset_id)["task"]
-        total = dict.fromkeys(KINDS, 0)
-        rows = []
+        total: dict[str, int] = dict.fromkeys(KINDS, 0)
+        rows: list[dict[str, Any]] = []
         for one in drawings:
             empty = Annotations(one.state.name, *one.state.size)
             before = one.state.stored or one.state.prelabels or empty
             changes = compare_annotations(for_task(before, task), for_task(one.found, task))
-            counts = {kind: sum(c.kind == kind for c in changes) for kind in KINDS}
+            counts: dict[str, int] = {k: sum(c.kind == k for c in changes) for k in KINDS}
             for kind, count in counts.items():
                 total[kind] += count
             by = one.state.by or one.state.model_id or None
