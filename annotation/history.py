@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -140,7 +141,8 @@ def revision_rows(datasets: DatasetStore, dataset_id: str) -> list[dict[str, Any
     folder: Path = datasets.folder / dataset_id
     rows = [revision_row(dataset_id, revision) for revision in list_revisions(folder)]
     if is_upload(datasets, dataset_id):
-        splits = card.get("splits", {}) if "revision" not in card else {}
+        first = folder / FIRST_CARD
+        splits = (json.loads(first.read_bytes()) if first.exists() else card).get("splits", {})
         rows.append(
             {
                 "revision": 0,

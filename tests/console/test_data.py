@@ -36,9 +36,9 @@ def faulty() -> bytes:
 
 @pytest.fixture(scope="module")
 def shapes(live: Server, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A dataset of 120 drawn images, of which two are corrected; a page has 100."""
+    """A dataset of 150 drawn images, of which two are corrected; a page has 120."""
     folder = tmp_path_factory.mktemp("shapes")
-    write_shapes(folder, "detect", 100, 20, imgsz=48)
+    write_shapes(folder, "detect", 130, 20, imgsz=48)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for path in sorted(folder.rglob("*")):
@@ -153,14 +153,14 @@ def count_of(page: Page) -> int:
 def test_the_grid_filters_pages_and_is_walked_by_keys(console: OpenConsole, shapes: str) -> None:
     page = console().open(f"#/data/{shapes}/images")
     tiles = page.locator(".data-tile")
-    expect(tiles).to_have_count(100)
-    tiles.last.scroll_into_view_if_needed()
     expect(tiles).to_have_count(120)
+    tiles.last.scroll_into_view_if_needed()
+    expect(tiles).to_have_count(150)
     page.get_by_label("Annotated by").select_option("person")
     expect(tiles).to_have_count(2)
     expect(page).to_have_url(re.compile("author=person"))
     page.get_by_role("button", name="Clear filters").click()
-    expect(tiles).to_have_count(100)
+    expect(tiles).to_have_count(120)
     page.get_by_label("Split").select_option("val")
     expect(tiles).to_have_count(20)
     page.get_by_label("Class").select_option(index=1)
@@ -174,16 +174,16 @@ def test_the_grid_filters_pages_and_is_walked_by_keys(console: OpenConsole, shap
     page.get_by_label("Part of the name").fill("0007")
     expect(tiles).to_have_count(2)
     page.get_by_label("Part of the name").fill("")
-    expect(tiles).to_have_count(100)
+    expect(tiles).to_have_count(120)
     first = tiles.first.get_by_role("link")
     first.focus()
-    for key, place in (("ArrowRight", 1), ("ArrowRight", 2), ("ArrowLeft", 1), ("End", 99)):
+    for key, place in (("ArrowRight", 1), ("ArrowRight", 2), ("ArrowLeft", 1), ("End", 119)):
         page.keyboard.press(key)
         expect(tiles.nth(place).get_by_role("link")).to_be_focused()
     page.keyboard.press("Home")
     page.keyboard.press("ArrowDown")
     assert page.evaluate(
-        "() => document.activeElement.closest('li').offsetTop > "
+        "() => document.activeElement.closest('.data-tile').offsetTop > "
         "document.querySelector('.data-tile').offsetTop"
     )
     page.keyboard.press("Home")
@@ -214,7 +214,7 @@ def test_a_dataset_is_exported(console: OpenConsole, shapes: str) -> None:
         documents = [
             json.loads(archive.read(name)) for name in archive.namelist() if name.endswith(".json")
         ]
-    assert sum(len(document["images"]) for document in documents) == 120
+    assert sum(len(document["images"]) for document in documents) == 150
 
 
 def test_a_dataset_is_deleted_by_its_name(console: OpenConsole, live: Server) -> None:

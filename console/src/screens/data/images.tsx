@@ -1,4 +1,5 @@
 /** The images of a dataset: a grid with filters, all of which are in the address. */
+import { Component } from "preact";
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { answer, api, type Schemas } from "../../api";
 import { classColour } from "../../colours";
@@ -8,7 +9,7 @@ import { Field, Select, Switch } from "../../components/Field";
 import { Icon } from "../../components/Icon";
 import { link, route, setQuery } from "../../router";
 import { may, signIns } from "../../session";
-import { number } from "../../text";
+import { language, number } from "../../text";
 import type { Dataset } from "./dataset";
 import { text } from "./text";
 import { contentsOf, Thumbnail, type ListedImage } from "./thumbnail";
@@ -17,11 +18,13 @@ type ImageList = Schemas["ImageList"];
 type FacetName = "split" | "class" | "state" | "author" | "problem";
 
 const FACETS: FacetName[] = ["split", "class", "state", "author", "problem"];
-const PAGE = 100;
+const PAGE = 120; // fills whole rows of 1 to 6 tiles
+const GAP = 10; // pixels between tiles, as in data.css
 const TYPING = 250; // ms until a text that is typed is searched for
 
 interface Found {
-  images: ListedImage[];
+  /** As they came: what was shown before stays as it is when a page is added. */
+  pages: ListedImage[][];
   first: ImageList;
   next: string | null;
 }
@@ -37,6 +40,7 @@ export default function Images({ dataset }: { dataset: Dataset }) {
     const places = new Map(dataset.classes.map((name, at) => [name, at]));
     return (name: string) => classColour(places.get(name) ?? places.size);
   }, [dataset.classes]);
+  const shown = found?.pages.reduce((sum, page) => sum + page.length, 0) ?? 0;
   const filtered = FACETS.some((name) => filters[name]) || Boolean(filters.q);
   return (
     <div class="stack data-images">
@@ -50,19 +54,19 @@ export default function Images({ dataset }: { dataset: Dataset }) {
       <ErrorBox error={error} retry={retry} />
       <div class="row between">
         <p class="muted" role="status">
-          {found ? t.grid.found(number(found.images.length), number(found.first.total)) : ""}
+          {found ? t.grid.found(number(shown), number(found.first.total)) : ""}
         </p>
         <Button size="small" icon="plus" reason={may("annotate") ? null : t.needs("annotate")} onClick={() => (location.hash = link(["data", dataset.id, "add"]))}>
           {t.actions.add}
         </Button>
       </div>
       {!found && loading && <Loading />}
-      {found && found.images.length === 0 && (
+      {found && shown === 0 && (
         <Empty icon="search" title={filtered ? t.grid.nothing : t.grid.emptyTitle}>
           {filtered && <p class="muted">{t.grid.nothingHint}</p>}
         </Empty>
       )}
-      {found && found.images.length > 0 && <Grid dataset={dataset} images={found.images} boxes={boxes} colour={colour} query={filters} />}
+      {found && shown > 0 && <Grid dataset={dataset} pages={found.pages} count={shown} boxes={boxes} colour={colour} query={filters} />}
       {found?.next && <Sentinel onSeen={more} />}
     </div>
   );
@@ -88,8 +92,8 @@ function usePages(datasetId: string, filters: Record<string, string>, key: strin
         if (own.signal.aborted) return;
         setState((before) => {
           const first = after && before.found ? before.found.first : page;
-          const images = after && before.found ? [...before.found.images, ...page.images] : page.images;
-          return { key, found: { images, first, next: page.next ?? null }, loading: false };
+          const pages = after && before.found ? [...before.found.pages, page.images] : [page.images];
+          return { key, found: { pages, first, next: page.next ?? null }, loading: false };
         });
       })
       .catch((error: unknown) => !own.signal.aborted && setState((before) => ({ ...before, error, loading: false })));
@@ -174,42 +178,102 @@ function Filters({ filters, first, classify, boxes, filtered }: FiltersProps) {
 
 interface GridProps {
   dataset: Dataset;
-  images: ListedImage[];
+  pages: ListedImage[][];
+  count: number;
   boxes: boolean;
   colour: (name: string) => string;
   query: Record<string, string>;
 }
 
 /** The tiles; one of them has the focus, and the arrow keys move it. */
-function Grid({ dataset, images, boxes, colour, query }: GridProps) {
+function Grid({ dataset, pages, count, boxes, colour, query }: GridProps) {
   const t = text();
-  const list = useRef<HTMLUListElement>(null);
+  const list = useRef<HTMLDivElement>(null);
+  const [height, setHeight] = useState(0);
   const [focus, setFocus] = useState(0);
-  const at = Math.min(focus, images.length - 1);
+  const filters = JSON.stringify({ class: query.class, split: query.split, state: query.state });
+  const at = Math.min(focus, count - 1);
   const move = (event: KeyboardEvent) => {
-    const tiles = [...list.current!.children] as HTMLElement[];
-    const top = tiles[0]!.offsetTop;
-    const columns = Math.max(1, tiles.findIndex((tile) => tile.offsetTop > top) === -1 ? tiles.length : tiles.findIndex((tile) => tile.offsetTop > top));
-    const steps: Record<string, number> = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns, Home: -at, End: images.length - 1 - at };
+    const columns = columnsOf(list.current!);
+    const steps: Record<string, number> = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns, Home: -at, End: count - 1 - at };
     const step = steps[event.key];
     if (step === undefined || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
     const next = at + step;
-    if (next < 0 || next >= images.length) return;
+    if (next < 0 || next >= count) return;
     setFocus(next);
-    const tile = tiles[next]!.querySelector<HTMLElement>("a")!;
+    const chunk = list.current!.children[Math.floor(next / PAGE)]!;
+    const tile = chunk.children[next % PAGE]!.querySelector<HTMLElement>("a")!;
     tile.focus({ preventScroll: true });
     tile.scrollIntoView({ block: "nearest" });
   };
+  useEffect(() => {
+    // the height of a page of tiles that is out of sight, and is not laid out
+    const measure = () => {
+      const columns = columnsOf(list.current!);
+      const tile = list.current!.querySelector(".data-tile");
+      if (tile) setHeight(Math.ceil(PAGE / columns) * (tile.clientHeight + GAP));
+    };
+    const observer = new ResizeObserver(measure);
+    observer.observe(list.current!);
+    return () => observer.disconnect();
+  }, []);
   return (
-    <ul ref={list} class="plain data-grid" aria-label={t.grid.list} onKeyDown={move}>
-      {images.map((image, number) => (
-        <li key={number} class="data-tile">
-          <Tile dataset={dataset} image={image} boxes={boxes} colour={colour} query={query} focusable={number === at} onFocus={() => setFocus(number)} />
-        </li>
-      ))}
-    </ul>
+    <div ref={list} role="list" class="data-grid" aria-label={t.grid.list} onKeyDown={move}>
+      {pages.map((images, page) => {
+        const start = page * PAGE;
+        const focused = at >= start && at < start + images.length ? at - start : null;
+        return <Chunk key={page} dataset={dataset} images={images} start={start} boxes={boxes} colour={colour} filters={filters} focused={focused} onFocus={setFocus} height={height} />;
+      })}
+    </div>
   );
+}
+
+/** The number of tiles in a row. */
+function columnsOf(list: HTMLElement): number {
+  const chunk = list.firstElementChild;
+  return chunk ? getComputedStyle(chunk).gridTemplateColumns.split(" ").length : 1;
+}
+
+interface ChunkProps {
+  dataset: Dataset;
+  images: ListedImage[];
+  start: number;
+  boxes: boolean;
+  colour: (name: string) => string;
+  /** Class, split and state that are filtered by, as text: equal filters are equal. */
+  filters: string;
+  /** Place of the tile that has the focus, if it is one of these. */
+  focused: number | null;
+  onFocus: (at: number) => void;
+  /** Pixels of a full page. */
+  height: number;
+}
+
+/** The tiles of a page. They are drawn again only when they change: there may be thousands of others. */
+class Chunk extends Component<ChunkProps> {
+  override shouldComponentUpdate(next: ChunkProps) {
+    const now = this.props;
+    return (["images", "boxes", "colour", "filters", "focused", "height"] as const).some((name) => next[name] !== now[name]) || next.dataset.id !== now.dataset.id || this.language !== language.value;
+  }
+
+  private language = language.value;
+
+  render() {
+    const { dataset, images, start, boxes, colour, filters, focused, onFocus, height } = this.props;
+    this.language = language.value;
+    const query = JSON.parse(filters) as Record<string, string>;
+    const size = height ? { containIntrinsicBlockSize: `auto ${(height * images.length) / PAGE}px` } : {};
+    return (
+      <div role="none" class="data-chunk" style={size}>
+        {images.map((image, at) => (
+          <div key={at} role="listitem" class="data-tile">
+            <Tile dataset={dataset} image={image} boxes={boxes} colour={colour} query={query} focusable={at === focused} onFocus={() => onFocus(start + at)} />
+          </div>
+        ))}
+      </div>
+    );
+  }
 }
 
 interface TileProps {

@@ -124,7 +124,7 @@ function Difference({ dataset, from, to }: { dataset: Dataset; from: string; to:
       {!compared.length && <p class="muted">{t.same}</p>}
       {compared.map((one) => (
         <div key={one.before} class="stack tight">
-          <h3>{t.before(one.before)}</h3>
+          <h3>{t.before(sourceOf(one.before))}</h3>
           <Classes compared={one} />
           {one.relabelled_pairs.length > 0 && (
             <p>
@@ -158,6 +158,13 @@ function Difference({ dataset, from, to }: { dataset: Dataset; from: string; to:
       )}
     </div>
   );
+}
+
+/** What the earlier annotations are from: another revision, the upload, or a model. */
+function sourceOf(before: string): string {
+  const number = /^revision (\d+)$/.exec(before)?.[1];
+  if (number !== undefined) return text().revision(Number(number));
+  return before === "original" ? text().authors.original : before;
 }
 
 function Classes({ compared }: { compared: Compared }) {
