@@ -123,9 +123,11 @@ def test_two_versions_are_compared_with_the_class_that_regressed(
     ).to_be_visible()
     page.get_by_role("button", name=f"See val/{versions.hidden}/").first.click()
     dialog = page.get_by_role("dialog")
-    truth = dialog.get_by_role("img", name="truth and prediction").first
-    expect(truth).to_be_visible()
-    assert truth.evaluate("image => image.decode().then(() => image.naturalWidth)") > 100
+    for name in ("Truth", f"A · {versions.good}", f"B · {versions.worse}"):
+        picture = dialog.get_by_role("img", name=f"{name}: ")
+        expect(picture).to_be_visible()
+        assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") == 64
+    expect(dialog.get_by_text(versions.hidden, exact=True)).to_be_visible()
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Swap").click()
     expect(page.get_by_role("row").filter(has_text=versions.hidden)).to_contain_text("+")
@@ -227,7 +229,9 @@ def test_a_file_is_imported_made_active_and_deleted(
     dialog.get_by_role("button", name="Import", exact=True).click()
     expect(dialog.get_by_text("Choose a file.")).to_be_visible()
     assert shown.violations() == []
-    dialog.get_by_label("File").set_input_files(path)
+    with page.expect_file_chooser() as chosen:
+        dialog.get_by_role("button", name="File").click()
+    chosen.value.set_files(path)
     dialog.get_by_label("Name", exact=True).fill("shapes")
     dialog.get_by_role("button", name="Import", exact=True).click()
     expect(dialog.get_by_role("progressbar")).to_be_visible()

@@ -1,8 +1,7 @@
 import { useState } from "preact/hooks";
-import { address, answer, api, ApiError, type Schemas } from "../../api";
+import { answer, api, ApiError, type Schemas } from "../../api";
 import { Button } from "../../components/Button";
-import { Dialog } from "../../components/Dialog";
-import { Badge, Empty, ErrorBox, Loading, Notice } from "../../components/Feedback";
+import { Badge, Empty, ErrorBox, Loading } from "../../components/Feedback";
 import { Select } from "../../components/Field";
 import { Icon } from "../../components/Icon";
 import { useLoad } from "../../load";
@@ -13,8 +12,8 @@ import { Evaluate } from "./Evaluate";
 import { fieldName, primaryOf, sharesOf, type Model } from "./figures";
 import { Promote } from "./Promote";
 import { Delta, points, readModels } from "./shared";
+import { SideBySide } from "./SideBySide";
 import { metricName, text } from "./text";
-import { pathOf, readReport, type Report } from "./VersionPage";
 
 type Comparison = Schemas["Comparison"];
 
@@ -300,46 +299,5 @@ function ImageList({ title, hint, none, count, rows, kind, onSee }: ImageListPro
         ))}
       </ul>
     </section>
-  );
-}
-
-/** Truth beside the prediction of each version, as far as their evaluations kept the image. */
-function SideBySide({ image, compared, a, b, onClose }: { image: Changed; compared: Comparison; a: string; b: string; onClose: () => void }) {
-  const evaluations = [String(compared.a.evaluation), String(compared.b.evaluation)] as const;
-  const reports = useLoad((signal) => Promise.all([readReport(a, signal, evaluations[0]), readReport(b, signal, evaluations[1])]), evaluations);
-  return (
-    <Dialog title={image.image} wide onClose={onClose}>
-      <div class="stack">
-        <ErrorBox error={reports.error} retry={reports.reload} />
-        {!reports.data && reports.loading && <Loading />}
-        {reports.data && (
-          <>
-            <Kept side="A" id={a} errors={image.a} report={reports.data[0]} image={image.image} />
-            <Kept side="B" id={b} errors={image.b} report={reports.data[1]} image={image.image} />
-          </>
-        )}
-      </div>
-    </Dialog>
-  );
-}
-
-function Kept({ side, id, errors, report, image }: { side: string; id: string; errors: number; report: Report | null; image: string }) {
-  const t = text();
-  const kept = report?.worst.find((one) => one.image === image);
-  return (
-    <figure class="stack tight">
-      <figcaption class="row">
-        <b>
-          {side} · {id}
-        </b>
-        <span class="muted">{t.errorsCount(errors)}</span>
-        {kept && <span class="muted">{kept.reason}</span>}
-      </figcaption>
-      {kept && report ? (
-        <img class="models-side" src={address(`${pathOf(id)}/${kept.file}?evaluation=${report.evaluation}`)} alt={t.worstAlt(image)} />
-      ) : (
-        <Notice>{errors === 0 ? t.noErrors : t.notKept}</Notice>
-      )}
-    </figure>
   );
 }

@@ -4,6 +4,7 @@ import { Button } from "../../components/Button";
 import { Dialog } from "../../components/Dialog";
 import { ErrorBox, Progress } from "../../components/Feedback";
 import { Field, Switch } from "../../components/Field";
+import { Icon } from "../../components/Icon";
 import { notify } from "../../components/Toast";
 import { navigate } from "../../router";
 import { session } from "../../session";
@@ -22,6 +23,7 @@ export function Import({ onClose }: { onClose: () => void }) {
   const [error, setError] = useState<unknown>();
   const [wrong, setWrong] = useState<string | null>(null);
   const control = useRef<AbortController | null>(null);
+  const input = useRef<HTMLInputElement>(null);
   const busy = sent !== null;
 
   const start = async () => {
@@ -65,7 +67,16 @@ export function Import({ onClose }: { onClose: () => void }) {
       <div class="stack">
         <p class="muted">{t.importHint}</p>
         <Field label={t.chooseFile} error={wrong}>
-          {(field) => <input {...field} type="file" accept=".pt,.pth,.zip" onChange={(event) => setFile(event.currentTarget.files?.[0] ?? null)} />}
+          {(field) => (
+            <div class="row">
+              <input ref={input} class="models-file" type="file" accept=".pt,.pth,.zip" tabIndex={-1} aria-hidden="true" onChange={(event) => setFile(event.currentTarget.files?.[0] ?? null)} />
+              <button {...field} type="button" class="button plain normal" aria-label={`${t.chooseFile}: ${file ? file.name : t.pickFile}`} onClick={() => input.current?.click()}>
+                <Icon name="upload" />
+                {file ? file.name : t.pickFile}
+              </button>
+              {file && <span class="muted">{bytes(file.size)}</span>}
+            </div>
+          )}
         </Field>
         <Field label={t.importName} hint={t.importNameHint}>
           {(field) => <input {...field} type="text" maxLength={63} value={name} onInput={(event) => setName(event.currentTarget.value)} />}

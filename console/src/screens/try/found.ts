@@ -12,7 +12,7 @@ export function above(predictions: readonly Prediction[], threshold: number): Pr
 }
 
 /** A colour for each class of the models, the same in all of them. */
-export function colours(models: readonly (Model | undefined)[]): (label: string) => string {
+export function colours(models: readonly (Pick<Model, "classes"> | undefined)[]): (label: string) => string {
   const names = [...new Set(models.flatMap((one) => one?.classes ?? []))];
   const places = new Map(names.map((name, at) => [name, at]));
   return (label) => {

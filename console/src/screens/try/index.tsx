@@ -205,10 +205,10 @@ function ModelChoice({ label, models, value, none, onChange }: ModelChoiceProps)
               {models
                 .filter((one) => one.name === name)
                 .map((one) => {
-                  const marks = [one.active && t.active, one.promoted && t.promoted].filter(Boolean);
+                  const mark = one.active ? t.active : one.promoted && t.promoted;
                   return (
                     <option key={one.id} value={one.id}>
-                      {[one.id, ...marks].join(" · ")}
+                      {mark ? `${one.id} · ${mark}` : one.id}
                     </option>
                   );
                 })}
