@@ -53,7 +53,7 @@ export function SideBySide({ image, compared, a, b, onClose }: SideBySideProps) 
   const threshold = Number((compared.b.thresholds as Record<string, unknown> | undefined)?.confidence ?? 0.25);
   return (
     <Dialog title={image.image} wide onClose={onClose}>
-      <div class="stack">
+      <div class="stack" tabIndex={0} role="group" aria-label={image.image}>
         <ErrorBox error={found.error} retry={found.reload} />
         {!found.data && found.loading && <Loading />}
         {found.data?.live && <Stages live={found.data.live} image={image} threshold={threshold} a={a} b={b} />}
