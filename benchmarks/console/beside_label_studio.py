@@ -130,10 +130,9 @@ def turn(flows: Any, name: str, files: list[Path]) -> Effort:
 @contextmanager
 def console_of(folder: Path, images: list[bytes]) -> Iterator[str]:
     """Our server's address, with a dataset whose images have three boxes of a model each."""
-    from tests.support.prelabelled import prelabelled
-
     from formats.annotations import Annotation
     from inference.images import decode
+    from tests.support.prelabelled import prelabelled
 
     home = folder / "ours"
     env = {

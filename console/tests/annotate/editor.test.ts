@@ -103,6 +103,15 @@ test("a polygon by clicks, closed at its first corner", () => {
   assert.equal(editor.tool, "polygon");
 });
 
+test("a polygon freehand, with the button held", () => {
+  const { editor } = opened();
+  editor.setTool("polygon");
+  editor.press([50, 20], REACH);
+  for (const p of [[55, 20], [90, 20], [90, 60], [50, 60], [51, 22]] as Point[]) editor.move(p, 2);
+  editor.release([51, 22], REACH);
+  assert.deepEqual(editor.objects[0]!.parts[0]!.outline, [[50, 20], [90, 20], [90, 60], [50, 60], [51, 22]]);
+});
+
 test("a polygon by keyboard alone: P, arrows and I, Enter; then V, I, arrows, Delete", () => {
   const { editor, said } = opened();
   editor.polygonKey();

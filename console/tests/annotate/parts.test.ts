@@ -4,7 +4,7 @@ import { test } from "node:test";
 import { Clipboard } from "../../src/screens/annotate/engine/clipboard.ts";
 import { History } from "../../src/screens/annotate/engine/history.ts";
 import { BINDINGS, pressed, type Key } from "../../src/screens/annotate/engine/keys.ts";
-import { inView, MAX_LABELLED, tagOf } from "../../src/screens/annotate/engine/scene.ts";
+import { changedPart, inView, MAX_LABELLED, tagOf } from "../../src/screens/annotate/engine/scene.ts";
 import { box, polygon, SIZE, SQUARE, suggested } from "./drawn.ts";
 
 test("undo leads back step by step, redo forward, and a new step forgets the undone", () => {
@@ -105,4 +105,14 @@ test("what is out of view or selected is not drawn", () => {
 test("a model’s label has its score", () => {
   assert.equal(tagOf(box("car", 0, 0, 1, 1)), "car");
   assert.equal(tagOf(suggested(box("car", 0, 0, 1, 1), 0.876)), "car 88 %");
+});
+
+test("only the part of the canvas where something changed is painted anew", () => {
+  const items = [box("car", 0, 0, 5, 5), box("car", 150, 50, 190, 90), polygon("dog", SQUARE)].map((shape, i) => ({ key: `${i}`, shape, suggested: false }));
+  const none = new Set<string>();
+  assert.equal(changedPart(items, none, items, none), null);
+  assert.deepEqual(changedPart(items, new Set(["1"]), items, none), [150, 50, 190, 90]);
+  const moved = items.with(0, { ...items[0]!, shape: box("car", 10, 10, 15, 15) });
+  assert.deepEqual(changedPart(moved, none, items, none), [0, 0, 15, 15]);
+  assert.deepEqual(changedPart(items.slice(1), new Set(["2"]), items, none), [0, 0, 90, 60]);
 });

@@ -140,7 +140,7 @@ type Drag =
   | { kind: "move"; from: Point; keys: string[] }
   | { kind: "active"; key: string; active: Active; shape: Shape; fresh: boolean; off: Point }
   | { kind: "draw"; from: Point }
-  | { kind: "place" };
+  | { kind: "place"; from: Point };
 
 export interface PressOptions {
   shift?: boolean;
@@ -1019,7 +1019,7 @@ export class Editor {
         this.closePolygon();
         return "edit";
       }
-      this.drag = { kind: "place" };
+      this.drag = { kind: "place", from: p };
       return "edit";
     }
     if (this.tool === "keypoint") {
@@ -1054,11 +1054,12 @@ export class Editor {
     const drag = this.drag;
     if (this.draft?.kind === "polygon" && (!drag || drag.kind === "place")) {
       const draft = this.draft;
-      const end = draft.points.at(-1);
       this.draft = { ...draft, cursor: inside(p, this.size), byKeys: false };
+      const end = this.moved ? draft.points.at(-1) : drag?.from;
       if (drag && end && distance(end, p) > slack * 4) {
+        if (!this.moved) this.placePoint(end); // drawn freehand
         this.moved = true;
-        this.placePoint(p); // drawn freehand
+        this.placePoint(p);
       }
       this.emit("overlay");
       return;
