@@ -7,7 +7,8 @@ Extensions of a property: `x-group`, its group (`GROUPS`); `x-advanced`, whether
 first; `x-hint`, what it means, without what is allowed; `x-default`, its default, which is also in
 the description; `x-source`, where its value can be chosen from: `dataset`, `model` or `job`; of a
 hyperparameter also `x-families` and `x-tasks`, the models that have it. A property without
-`x-group` has no effect in the mode.
+`x-group` has no effect in the mode. The schemas of hyperparameters are in `x-properties`, not in
+`properties`: one is called `cls`, a name that generated Python clients cannot have.
 """
 
 from __future__ import annotations
@@ -140,8 +141,8 @@ def _shown(name: str, known: dict[str, Any], advanced: bool) -> dict[str, Any]:
             "description": f"{known['description']}; those that are not given have the defaults of "
             "the kind of model",
             "examples": known["examples"],
-            "properties": _hyperparameters(),
-            "additionalProperties": False,
+            "additionalProperties": True,
+            "x-properties": _hyperparameters(),
             "x-group": "Schedule",
             "x-advanced": True,
         }

@@ -12,7 +12,7 @@ const schema: JsonSchema = {
     new_classes: { anyOf: [{ type: "string" }, { type: "array", items: { type: "string" } }, nothing], "x-group": "Retention", "x-advanced": true },
     kinds: { anyOf: [{ type: "array", items: { type: "string", enum: ["a", "b"] } }, nothing], "x-group": "Data" },
     hyper: {
-      anyOf: [{ type: "object", properties: { lr0: { type: "number", title: "lr0", "x-group": "Schedule", "x-advanced": true }, amp: { type: "boolean", "x-group": "Data" } } }, nothing],
+      anyOf: [{ type: "object", "x-properties": { lr0: { type: "number", title: "lr0", "x-group": "Schedule", "x-advanced": true }, amp: { type: "boolean", "x-group": "Data" } } }, nothing],
       "x-group": "Schedule",
     },
     project: {},

@@ -209,11 +209,11 @@ def the_first_is_promoted_and_a_worse_one_refused_with_the_class_named(stage: St
 def a_preview_says_what_would_happen_and_leaves_no_trace(stage: Stage) -> None:
     """The worse one is promoted now; the good one was promoted before it."""
     decisions = stage.ask("GET", f"/models/{NAME}/decisions")
-    body: dict[str, Any] = {"dry_run": True, "gate": {}}
+    body: dict[str, Any] = {"dry_run": True, "gate": {"max_class_drop": 0.5}}
     answer = stage.ask("POST", f"/models/{stage.good}/promote", json=body)
     assert (answer["status"], answer["would_promote"]) == ("preview", True)
     assert (answer["replaces"], answer["regressed"]) == (stage.worse, [])
-    body["gate"] = {"min_gain": 0.999}
+    body["gate"]["min_gain"] = 0.999
     refused = stage.ask("POST", f"/models/{stage.good}/promote", json=body)
     assert (refused["would_promote"], refused["replaces"]) == (False, None)
     assert "at least +0.999 is required" in refused["reasons"][0]

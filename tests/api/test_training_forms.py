@@ -50,7 +50,7 @@ def every(described: dict[str, Any]) -> Iterator[tuple[Mode, str, dict[str, Any]
     for mode in PATHS:
         for name, about in shown(schema_of(described, mode)).items():
             yield mode, name, about
-            for inside, more in about.get("properties", {}).items():
+            for inside, more in about.get("x-properties", {}).items():
                 yield mode, inside, more
 
 
@@ -102,9 +102,9 @@ def test_bounds_and_defaults_are_those_that_the_server_has(described: dict[str, 
     assert (fields["epochs"]["minimum"], fields["epochs"]["maximum"]) == (1, 100_000)
     assert fields["distill_temperature"]["exclusiveMinimum"] == 0
     assert fields["replay_ratio"]["maximum"] == 0.9
-    lr0 = fields["hyper"]["properties"]["lr0"]
+    lr0 = fields["hyper"]["x-properties"]["lr0"]
     assert (lr0["minimum"], lr0["maximum"], lr0["x-group"]) == (1e-6, 1, "Schedule")
-    mosaic = fields["hyper"]["properties"]["mosaic"]
+    mosaic = fields["hyper"]["x-properties"]["mosaic"]
     assert (mosaic["x-families"], mosaic["x-tasks"]) == (["yolo"], ["detect", "segment", "pose"])
 
 

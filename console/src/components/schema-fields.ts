@@ -14,6 +14,8 @@ export interface JsonSchema {
   exclusiveMinimum?: number;
   maxLength?: number;
   properties?: Record<string, JsonSchema>;
+  /** Properties of an object that clients see as a free one. */
+  "x-properties"?: Record<string, JsonSchema>;
   required?: string[];
   "x-group"?: string;
   "x-hint"?: string;
@@ -56,7 +58,7 @@ function kindOf(schema: JsonSchema): Kind | null {
 
 /** The fields of a schema in its order, objects inside it included; only those with a group. */
 export function fieldsOf(schema: JsonSchema, prefix = ""): FormField[] {
-  return Object.entries(schema.properties ?? {}).flatMap(([name, raw]) => {
+  return Object.entries(schema.properties ?? schema["x-properties"] ?? {}).flatMap(([name, raw]) => {
     if (!raw["x-group"]) return [];
     const about = given(raw);
     if (about.type === "object") return fieldsOf(about, `${prefix}${name}.`);
