@@ -86,7 +86,19 @@ def all_flows(browser: Browser, url: str, client: httpx.Client, folder: Path) ->
     do("upload a dataset", "#/data", partial(flows.upload_a_dataset, file=archive))
     dataset = client.get("/api/datasets").json()["datasets"][0]["id"]
     do("start a training", "#/train", partial(flows.start_a_training, dataset=dataset))
+    version = another_version(client)
+    do("promote a model", "#/models", partial(flows.promote_a_model, model_id=version))
     return found
+
+
+def another_version(client: httpx.Client) -> str:
+    """The id of a second version of a starter model, which is not promoted."""
+    listed = client.get("/models").json()["models"]
+    starter = next(one for one in listed if one["promoted"] and one["family"] == "yolo")
+    weights = client.get(f"/models/{starter['id']}/download", params={"format": "pt"})
+    files = {"file": ("again.pt", weights.raise_for_status().content)}
+    added = client.post("/models/import", files=files, data={"name": starter["name"]})
+    return str(added.raise_for_status().json()["id"])
 
 
 def tell(text: str) -> None:

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 def upload_a_dataset(hand: Hand, file: Path) -> None:
     """From the list of datasets until the report of the upload is read."""
     page = hand.page
-    hand.click(page.get_by_role("link", name="Upload").first)
+    hand.click(page.get_by_role("link", name="Upload", exact=True))
     with page.expect_file_chooser() as chooser:
         hand.click(page.get_by_role("button", name="Choose files"))
     chooser.value.set_files(file)  # the operating system's dialog is not counted
-    page.get_by_role("link", name=re.compile("Open")).first.wait_for()
+    page.get_by_role("link", name="Open the dataset").wait_for()
 
 
 def start_a_training(hand: Hand, dataset: str) -> None:
@@ -38,6 +38,18 @@ def cancel_the_training(hand: Hand) -> None:
     hand.click(page.get_by_role("button", name="Cancel"))
     hand.click(page.get_by_role("button", name="Cancel the job"))
     page.locator(".state.stopped").wait_for()
+
+
+def promote_a_model(hand: Hand, model_id: str) -> None:
+    """From the list of models: the version's name, its button, and the gate's verdict confirmed."""
+    page = hand.page
+    name, _, version = model_id.partition(":")
+    hand.click(page.get_by_role("link", name=name, exact=True))
+    row = page.get_by_role("row").filter(has_text=version)
+    hand.click(row.get_by_role("button", name="Promote"))
+    dialog = page.get_by_role("dialog")
+    hand.click(dialog.get_by_role("button", name=re.compile("^Promote")))
+    page.get_by_text(f"{model_id} is promoted.").wait_for()
 
 
 def opened(page: Page, url: str, path: str) -> None:
