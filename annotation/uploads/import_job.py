@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
-from annotation.cleanup import UPLOAD_PREFIX
+from annotation.cleanup import UPLOAD_PREFIX, delete_leftovers
 from annotation.datasets import AnnotatedDatasets
 from annotation.uploads.loose_files import LooseFile
 from annotation.uploads.reception import receive
@@ -53,17 +53,22 @@ class ImportRecipe(BaseModel):
 
 
 def submit_import(
-    content: Content, options: UploadOptions, datasets: DatasetStore, jobs: JobStore
+    content: Content,
+    options: UploadOptions,
+    datasets: DatasetStore,
+    annotated: AnnotatedDatasets,
+    jobs: JobStore,
 ) -> Job:
     """Keep an upload's files and queue the job that makes a dataset of them.
 
-    Copies files: call it off the event loop.
+    Deletes what imports left that were cancelled. Copies files: call it off the event loop.
 
     Raises:
         PayloadTooLarge: The files are larger than an upload may be.
         InsufficientStorage: The disk has no room.
         RateLimited: The caller's jobs that have not ended are as many as allowed.
     """
+    delete_leftovers(annotated, jobs, annotated.database.settings)
     datasets.staging.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=UPLOAD_PREFIX, dir=datasets.staging))
     try:

@@ -191,7 +191,7 @@ async def upload(request: Request, gateway: GatewayDep) -> Any:
         content, named = uploaded(form)
         options = UploadOptions(sent.name or named, sent.task, sent.classes)
         if sent.background:
-            stores = gateway.datasets, gateway.jobs
+            stores = gateway.datasets, gateway.annotated, gateway.jobs
             job = await slow_work.run(partial(submit_import, content, options, *stores))
             return _import_started(gateway, job)
         async with _one_at_a_time:

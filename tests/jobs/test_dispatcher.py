@@ -101,6 +101,22 @@ def test_a_fetch_does_not_wait_for_a_training_nor_take_its_slot(store: JobStore)
     story(store, body)
 
 
+def test_an_import_waits_neither_for_a_training_nor_for_a_fetch(store: JobStore) -> None:
+    async def body() -> None:
+        async with dispatching(store, "exec sleep 9999"):
+            jobs = [submit(store, kind) for kind in ("training", "fetch", "import")]
+            for job in jobs:
+                await running(store, job)
+            waiting = submit(store, "import")
+            store.request_cancel(jobs[2].id)
+            await running(store, waiting)
+            for job in (*jobs[:2], waiting):
+                store.request_cancel(job.id)
+            await until(lambda: all(job.is_final for job in store.list()))
+
+    story(store, body)
+
+
 @pytest.mark.parametrize("script", ["touch ready; sleep 9999", STUBBORN, SCATTERED])
 def test_cancel_leaves_no_process(store: JobStore, script: str) -> None:
     async def body() -> None:

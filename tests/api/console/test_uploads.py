@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -188,6 +191,18 @@ def test_an_import_is_a_job_that_makes_the_dataset_it_has_named(
         assert queue(service, card["id"])["waiting"] == 2
     run_import(recipe, handle, service.gateway.registry)  # killed before it reported its end
     assert len([one for one in service.gateway.datasets.list() if one["name"] == "Streets"]) == 1
+
+
+def test_files_of_a_cancelled_import_go_and_those_of_a_waiting_one_stay(service: Service) -> None:
+    first, second = (
+        create(service, several("a.png", first=n), 202, background="true") for n in (1, 2)
+    )
+    folders = [Path(service.jobs.get(one["job_id"]).recipe["dataset"]) for one in (first, second)]
+    for folder in folders:
+        os.utime(folder, (time.time() - 7200, time.time() - 7200))
+    service.jobs.request_cancel(first["job_id"])
+    create(service, several("a.png", first=3), 202, background="true")
+    assert [folder.exists() for folder in folders] == [False, True]
 
 
 def test_the_import_of_a_damaged_zip_fails_with_the_reason_and_leaves_nothing(
