@@ -3,14 +3,14 @@ import { effect, signal } from "@preact/signals";
 import { address } from "./api";
 import { may, signIns } from "./session";
 
-export type EventKind = "job" | "progress" | "model" | "dataset" | "reset";
+export type EventKind = "job" | "job_deleted" | "progress" | "model" | "dataset" | "reset";
 type Listener = (data: Record<string, unknown>) => void;
 
 /** Whether events arrive; false while the server cannot be reached. */
 export const connected = signal(false);
 
 const listeners = new Map<EventKind, Set<Listener>>();
-const KINDS: EventKind[] = ["job", "progress", "model", "dataset", "reset"];
+const KINDS: EventKind[] = ["job", "job_deleted", "progress", "model", "dataset", "reset"];
 let source: EventSource | null = null;
 let retry: ReturnType<typeof setTimeout> | undefined;
 let opened = false;

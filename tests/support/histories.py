@@ -47,7 +47,14 @@ class History:
         self, model: ModelVersion, classes: dict[str, float], job_id: str | None = None
     ) -> EvaluationRow:
         output = self._new("evaluation")
-        made = report(model.id, classes)
+        labels = [*classes, "background"]
+        matrix = [[0] * len(labels) for _ in labels]
+        score = {"confidence": 0.4, "precision": 0.9, "recall": 0.8, "f1_score": 0.85}
+        made = report(model.id, classes) | {
+            "confusion": {"labels": labels, "matrix": matrix, "confidence": 0.25},
+            "at_best_f1": score,
+            "at_serving": score,
+        }
         (output / REPORT).write_text(json.dumps(made))
         target = EvaluationTarget(
             model_folder=self.folder,

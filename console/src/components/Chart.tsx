@@ -2,8 +2,9 @@
 import { useEffect, useRef } from "preact/hooks";
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
-import { language } from "../text";
+import { language, type Language } from "../text";
 import { dark } from "../theme";
+import { words } from "./text";
 
 export interface Line {
   label: string;
@@ -53,11 +54,18 @@ export function Chart({ label, x, lines, time = false, height = 180, format = St
       height,
       scales: { x: { time }, y: { range: (_, low, high) => span(low, high, zero) } },
       axes: [
-        { ...axis, label: xLabel, labelSize: xLabel ? 18 : 0, labelFont: axis.font, space: 70 },
+        {
+          ...axis,
+          label: xLabel,
+          labelSize: xLabel ? 18 : 0,
+          labelFont: axis.font,
+          space: 70,
+          ...(time ? { size: 32, values: (_: uPlot, ticks: number[]) => ticks.map((tick) => clock(tick, lang, ticks[1]! - ticks[0]! < 60)) } : {}),
+        },
         { ...axis, size: 56, values: (_, ticks) => ticks.map((tick) => latest.current.format(tick)) },
       ],
       series: [
-        xLabel ? { label: xLabel } : {},
+        time ? { label: words().time, value: (_: uPlot, value: number | null) => (value === null || value === undefined ? "–" : clock(value, lang, true)) } : xLabel ? { label: xLabel } : {},
         ...lines.map((line, at) => ({
           label: line.label,
           stroke: line.colour ?? colours[at % colours.length],
@@ -87,6 +95,11 @@ export function Chart({ label, x, lines, time = false, height = 180, format = St
   }, [x, ...lines.map((line) => line.values)].map((one) => one.join()));
 
   return <div ref={place} class="chart" role="img" aria-label={label} />;
+}
+
+/** A time in seconds since 1970 in the reader's time zone, without the date. */
+function clock(seconds: number, lang: Language, exact = false): string {
+  return new Date(1000 * seconds).toLocaleTimeString(lang === "zh" ? "zh-CN" : "en-GB", { timeStyle: exact ? "medium" : "short" });
 }
 
 function span(low: number | null, high: number | null, zero: boolean): [number, number] {

@@ -16,6 +16,7 @@ export const words = defineText({
     save: "Save",
     open: "Open",
     more: "Show more",
+    time: "time",
     states: {
       queued: "queued",
       running: "running",
@@ -39,6 +40,7 @@ export const words = defineText({
     save: "保存",
     open: "打开",
     more: "显示更多",
+    time: "时间",
     states: {
       queued: "排队中",
       running: "运行中",

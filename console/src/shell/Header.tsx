@@ -1,9 +1,11 @@
 import { Button } from "../components/Button";
 import { Icon, type IconName } from "../components/Icon";
 import { link, screen } from "../router";
+import { may } from "../session";
 import { language, setLanguage } from "../text";
 import { dark, setTheme } from "../theme";
 import { Account } from "./Account";
+import { JobsChip } from "./JobsDrawer";
 import { text } from "./text";
 
 const SCREENS = ["try", "models", "train", "data", "loop", "operate"] as const satisfies readonly IconName[];
@@ -27,6 +29,7 @@ export function Header() {
         ))}
       </nav>
       <div class="header-end">
+        {may("use") && <JobsChip />}
         <Button kind="quiet" class="language" title={t.languageLabel} onClick={() => setLanguage(language.value === "zh" ? "en" : "zh")}>
           {t.language}
         </Button>
