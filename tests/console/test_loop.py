@@ -47,8 +47,10 @@ def test_decisions_say_why_and_open_their_reports(console: OpenConsole, told: Hi
     page = shown.open(LOOP)
     entries = page.locator(".loop-entry")
     rolled, refused, promoted = (
-        entries.filter(has=page.locator("strong", has_text=re.compile(f"^{kind}$"))).first
-        for kind in ("Rolled back", "Refused", "Promoted")
+        entries.filter(has=page.locator("strong", has_text=re.compile(f"^{kind}$")))
+        .filter(has_text=f"by {who}")
+        .first
+        for kind, who in (("Rolled back", "bob"), ("Refused", "alice"), ("Promoted", "alice"))
     )
     expect(rolled).to_contain_text("'signs' went back to")
     expect(rolled).to_contain_text("by bob")
@@ -70,7 +72,8 @@ def test_the_kinds_filter_and_have_an_address(console: OpenConsole, told: Histor
     kinds = page.get_by_role("group", name="Show only")
     kinds.get_by_role("button", name="Corrections").click()
     expect(page).to_have_url(re.compile("kind=corrections"))
-    [entry] = page.locator(".loop-entry").all()
+    expect(page.locator(".loop-entry")).to_have_count(1)
+    entry = page.locator(".loop-entry")
     expect(entry).to_contain_text("revision 3 of street-1")
     expect(entry).to_contain_text("5 accepted, 2 moved, 1 added")
     page.reload()
