@@ -118,16 +118,19 @@ function Row({ dataset, row, mayAnnotate, act }: RowProps) {
             {name}
           </span>
           <span class="muted small">
-            {row.width} × {row.height} · {t.prelabels}: {number(row.prelabels)}
+            {row.width} × {row.height}
+            {row.prelabels > 0 && ` · ${t.prelabels}: ${number(row.prelabels)}`}
           </span>
         </span>
       </a>
       <span class="muted small queue-why">{row.reason}</span>
       <span class="row queue-end">
         {row.skipped_by !== null && <span class="badge warn">{t.skippedBy(row.skipped_by, row.skip_reason ?? "")}</span>}
-        {row.claimed_by !== null && <span class="badge accent">{t.claimed(row.claimed_by)}</span>}
+        {row.claimed_by !== null && <span class="badge accent">{isMe(row.claimed_by) ? t.claimedByYou : t.claimed(row.claimed_by)}</span>}
         {row.skipped_by === null ? (
-          <Button size="small" kind="quiet" label={`${t.skip}: ${name}`} icon="next" reason={mayAnnotate ? null : t.needs} onClick={() => act(server.skip(row.content, ""))} />
+          <Button size="small" label={`${t.skip}: ${name}`} reason={mayAnnotate ? null : t.needs} onClick={() => act(server.skip(row.content, ""))}>
+            {t.skip}
+          </Button>
         ) : (
           <Button size="small" reason={mayAnnotate ? null : t.needs} onClick={() => act(server.unskip([row.content]))}>
             {t.unskip}
@@ -193,6 +196,11 @@ function DraftTable({ dataset, rows, act }: { dataset: string; rows: DraftRow[];
       )}
     </section>
   );
+}
+
+/** Whether a name that the server tells is the caller's. */
+function isMe(name: string): boolean {
+  return name === session.value?.who || name === `${author()} (unverified)`;
 }
 
 /** Work of this browser that the server has not confirmed. */
