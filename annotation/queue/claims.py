@@ -72,7 +72,7 @@ class ClaimStore:
         """Give up a person's claims. Returns how many there were."""
         with self.database.write() as session:
             mine = Claim.content.in_(list(contents)), Claim.author == author
-            return session.execute(delete(Claim).where(*mine)).rowcount  # type: ignore[attr-defined, no-any-return]
+            return session.execute(delete(Claim).where(*mine)).rowcount  # type: ignore[attr-defined]
 
     def skip(self, author: str, content: str, reason: str) -> None:
         """Put an image at the end of the queue, and give up the person's claim."""
@@ -85,7 +85,7 @@ class ClaimStore:
         """Put skipped images back in their places. Returns how many there were."""
         with self.database.write() as session:
             found = delete(Skip).where(Skip.content.in_(list(contents)))
-            return session.execute(found).rowcount  # type: ignore[attr-defined, no-any-return]
+            return session.execute(found).rowcount  # type: ignore[attr-defined]
 
 
 def _overlay(session: Session) -> Overlay:

@@ -80,7 +80,7 @@ def content_of(page: Page) -> str:
     return page.url.rpartition("/")[2]
 
 
-def drafts(server: Server, dataset: str, **headers: str) -> dict[str, Any]:
+def drafts(server: Server, dataset: str, **headers: str) -> dict[tuple[str, str], Any]:
     """Author and SHA-256 of an image → its draft, as the server has it."""
     url = f"{server.url}/api/datasets/{dataset}"
     listed = httpx.get(f"{url}/drafts", headers=headers, timeout=PATIENCE).json()["drafts"]

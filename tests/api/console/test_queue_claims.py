@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from annotation.queue.review_queue import QueueIndex, ReviewQueue
 from tests.support.correction_app import SIZE, drawn, packed
 from tests.support.drafting import (
     ALICE,
@@ -104,11 +105,14 @@ def test_what_is_accepted_waits_for_its_commit(service: Service, images: str) ->
 def test_the_order_is_made_again_only_after_a_change(
     service: Service, images: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = []
-    make = type(service.gateway.review)._make_index
-    monkeypatch.setattr(
-        type(service.gateway.review), "_make_index", lambda *a: (made.append(1), make(*a))[1]
-    )
+    made: list[int] = []
+    make = ReviewQueue._make_index
+
+    def counted(*given: Any) -> QueueIndex:
+        made.append(1)
+        return make(*given)
+
+    monkeypatch.setattr(ReviewQueue, "_make_index", counted)
     for _ in range(3):
         queue(service)
     assert len(made) == 1
