@@ -24,8 +24,7 @@ means over the orders, with a 95 % interval from a paired bootstrap over images 
 Further arms are for studies. `ours-random`, `ours-k_centre` and `ours-hardness` choose the old
 images in another way. `ours+scores=0.5+statistics=0` changes fields of
 `training.incremental.losses.Strength`; `ratio` is the share of old images, `rate` the learning
-rate, `longer=0` keeps the epochs where the mode would train longer, and `prepared=0` starts with
-random rows for the new classes.
+rate, and `prepared=0` starts with random rows for the new classes.
 
     python -m benchmarks.learning incremental --task classify --data GTSRB --steps 15+5 --tracks
     python -m benchmarks.learning incremental --task classify --data GTSRB --steps 10+5+5 --tracks
@@ -351,7 +350,7 @@ class Setting:
         new, old = (len(phases.read(phase).splits["train"]) for phase in ("new", "old"))
         classes = len(phases.old_names), len(phases.new_names)
         numbers = ImageNumbers(new, min(old, self.memory(step)), *classes)
-        return choose_settings(self.task, numbers, RATIO, self.epochs, self.options.batch).ratio
+        return choose_settings(self.task, numbers, RATIO, True).ratio
 
     def epochs_of(self, arm: str, step: int) -> int:
         """The epochs of an arm; by default chosen so that it sees as many images as `joint`."""
@@ -520,8 +519,6 @@ def ours(recipe: Recipe, job: Any, changes: Mapping[str, float]) -> Any:
     if "ratio" in changes:
         new, ratio = len(setup.dataset.new.splits["train"]), changes["ratio"]
         changed |= {"ratio": ratio, "samples": new + share(new, ratio)}
-    if "longer" in changes and not changes["longer"]:
-        changed["epochs"] = recipe.epochs
     if not changes.get("prepared", 1):
         forget_new_rows(setup.start.model, len(setup.old.names))
     return fit(replace(setup, **changed), job)

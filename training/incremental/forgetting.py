@@ -112,7 +112,7 @@ class Forgetting:
             f"{self.model or 'The new model'} has forgotten more than the gate allows "
             f"({self.allowed_drop:g} of {self.metric}) of {len(rows)} old "
             f"{'class' if len(rows) == 1 else 'classes'}: {', '.join(some)}{more}. Give more old "
-            "images (old_data_path, max_replay_samples) or more epochs, or keep using "
+            "images (old_data_path, max_replay_samples), or keep using "
             f"{self.base or 'the base model'}."
         )
 

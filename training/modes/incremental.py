@@ -127,10 +127,23 @@ def set_up(recipe: Recipe, job: JobHandle, settings: Settings) -> IncrementalSet
         check_old_classes(union, old.names)
         if options.replays:
             buffer = _choose_buffer(recipe, options, job, old, ids, extractor)
-    dataset = unite_data(union, new, old, buffer)
     old_prototypes = new_prototypes = None
-    if recipe.task == "classify" and union.added:
+    grows = recipe.task == "classify" and bool(union.added)
+    if grows:
         old_prototypes = _published_prototypes(before, recipe)
+    numbers = ImageNumbers(
+        len(new.scan().splits["train"]), len(buffer), union.old, len(union.added)
+    )
+    ratio, has_prototypes = options.replay_ratio, old_prototypes is not None
+    own = choose_settings(recipe.task, numbers, ratio, has_prototypes)
+    for sentence in own.sentences:
+        job.log(sentence)
+    if own.hold_features:
+        buffer = ()
+    elif buffer:
+        job.log(f"{own.ratio:.0%} of each epoch are old images.")
+    dataset = unite_data(union, new, old, buffer)
+    if grows:
         if old_prototypes is None and buffer:
             old_prototypes = _measured_prototypes(union, dataset, extractor, job)
         if not buffer:
@@ -144,12 +157,6 @@ def set_up(recipe: Recipe, job: JobHandle, settings: Settings) -> IncrementalSet
         )
     start = _resumed_start(start, recipe, job, settings)
     images = len(dataset.new.splits["train"])
-    numbers = ImageNumbers(images, len(buffer), union.old, len(union.added))
-    own = choose_settings(recipe.task, numbers, options.replay_ratio, recipe.epochs, recipe.batch)
-    for sentence in own.sentences:
-        job.log(sentence)
-    if buffer:
-        job.log(f"{own.ratio:.0%} of each epoch are old images.")
     return IncrementalSetup(
         recipe=recipe,
         start=start,
@@ -158,7 +165,6 @@ def set_up(recipe: Recipe, job: JobHandle, settings: Settings) -> IncrementalSet
         buffer_size=len(buffer),
         samples=images + share(images, own.ratio),
         ratio=own.ratio,
-        epochs=own.epochs,
         decisions=own.sentences,
         strength=strength_of(len(buffer)),
         old_prototypes=old_prototypes,
@@ -220,7 +226,6 @@ class IncrementalSetup:
         buffer_size: Images in the replay buffer.
         samples: Training samples in an epoch.
         ratio: Share of replayed samples in an epoch.
-        epochs: Number of epochs.
         decisions: Sentences on the settings that the training chose.
         strength: Weights of the retention losses.
         old_prototypes: Prototypes of a classifier's old classes in the old network's features;
@@ -236,7 +241,6 @@ class IncrementalSetup:
     buffer_size: int
     samples: int
     ratio: float
-    epochs: int
     decisions: tuple[str, ...]
     strength: Strength
     old_prototypes: ClassPrototypes | None = None
@@ -266,12 +270,10 @@ class IncrementalSetup:
 
     @property
     def schedule(self) -> Recipe:
-        """The recipe with this training's epochs and learning rate, and without early stopping if
-        the last epoch is published.
+        """The recipe with this training's learning rate, and without early stopping if the last
+        epoch is published.
         """
-        changed: dict[str, Any] = {"epochs": self.epochs}
-        if not self.criteria:
-            changed["patience"] = 0
+        changed: dict[str, Any] = {} if self.criteria else {"patience": 0}
         hyper = self.recipe.hyper
         grows = self.recipe.task == "classify" and self.new_prototypes is not None
         if grows and "lr0" not in hyper and "optimizer" not in hyper:

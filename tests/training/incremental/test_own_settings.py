@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from models_store.description import Task
@@ -15,30 +13,40 @@ from training.incremental.own_settings import ImageNumbers, choose_settings
         ("classify", (250, 500, 10, 5), 0.2, 0.67),
         ("classify", (30, 600, 80, 1), 0.2, 0.75),  # no more than this
         ("classify", (200, 100, 15, 5), 0.2, 0.33),  # no old image more often than a new one
-        ("classify", (200, 5, 15, 5), 0.2, 0.2),
+        ("classify", (800, 75, 15, 5), 0.2, 0.2),
         ("classify", (200, 100, 15, 5), 0.3, 0.3),  # chosen by a person
         ("classify", (200, 100, 15, 0), 0.2, 0.2),  # no new class
         ("classify", (200, 0, 15, 5), 0.2, 0.0),  # no old image
         ("detect", (250, 750, 15, 5), 0.2, 0.2),
+        ("detect", (250, 5, 15, 5), 0.2, 0.2),
     ],
 )
 def test_the_share_of_old_images(
     task: Task, numbers: tuple[int, int, int, int], requested: float, ratio: float
 ) -> None:
-    found = choose_settings(task, ImageNumbers(*numbers), requested, 50, 8)
+    found = choose_settings(task, ImageNumbers(*numbers), requested, True)
     assert found.ratio == ratio
+    assert not found.hold_features
     assert bool(found.sentences) is (ratio not in (requested, 0.0))
     assert all(f"replay_ratio is {ratio:g}" in sentence for sentence in found.sentences)
 
 
 @pytest.mark.parametrize(
-    ("epochs", "batch", "longer"),
-    [(50, 8, 50), (8, 8, 13), (8, 64, 80), (5, 64, 50), (1, 64, 1), (4, 64, 4)],
+    ("kept", "requested", "has_prototypes", "held"),
+    [
+        (20, 0.2, True, True),
+        (74, 0.2, True, True),
+        (75, 0.2, True, False),
+        (20, 0.21, True, False),  # chosen by a person
+        (20, 0.2, False, False),  # nothing could stand for the old classes
+    ],
 )
-def test_a_short_training_lasts_longer(epochs: int, batch: int, longer: int) -> None:
-    numbers: Any = ImageNumbers(new=51, kept=20, old_classes=2, added=1)
-    found = choose_settings("detect", numbers, 0.2, epochs, batch)
-    assert found.epochs == longer
-    assert any(f"lasts {longer} epochs instead of {epochs}" in s for s in found.sentences) is (
-        longer > epochs
-    )
+def test_with_few_old_images_the_features_are_held(
+    kept: int, requested: float, has_prototypes: bool, held: bool
+) -> None:
+    numbers = ImageNumbers(new=50, kept=kept, old_classes=15, added=5)
+    found = choose_settings("classify", numbers, requested, has_prototypes)
+    assert found.hold_features is held
+    assert (found.ratio == 0) is held
+    if held:
+        assert f"{kept} old images are kept for 15 old classes" in found.sentences[0]

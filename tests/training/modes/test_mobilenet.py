@@ -213,3 +213,18 @@ def test_without_the_strategy_all_layers_learn(registry: Registry, job: Recordin
     assert "all layers train from the start" in job.text
     assert ClassPrototypes.load(trained.folder) is not None
     assert Path(trained.folder / "model.safetensors").is_file()
+
+
+def test_with_few_old_images_only_the_new_rows_are_trained(
+    registry: Registry, job: RecordingJob
+) -> None:
+    base = taught(registry, job)
+    options = {"old_data": part("old", OLD), "max_replay_samples": 6}
+    trained = run(incremental(registry, base, incremental=options), job)
+    (said,) = trained.decisions
+    assert "6 old images are kept for 2 old classes" in said
+    assert said in job.lines
+    before, after = (load_model(f)[0] for f in (registry.get(base).path, trained.folder))
+    rows = [last_layer(model).weight for model in (before, after)]
+    assert torch.equal(rows[0], rows[1][:2])
+    assert "old_classes" in trained.metrics  # old val images still choose the epoch
