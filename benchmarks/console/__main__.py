@@ -4,7 +4,8 @@
     python -m benchmarks.console --jobs 200 --images 500 --output console.json
 
 It needs Chromium and the development requirements. The server runs on a home of its own, which is
-deleted afterwards. A flow's seconds are those of the page and the server, not of a person.
+deleted afterwards. A flow's seconds are those of the page and the server, not of a person. The
+flows of annotators are in `benchmarks.console.beside_label_studio`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from benchmarks.console import flows, frames, stage
-from benchmarks.console.hand import Hand, measured
+from benchmarks.console.person import Person
 from benchmarks.server import free_port, serving
 from settings import Settings
 from shell import Parser
@@ -28,7 +29,7 @@ from tests.support.browsing import launched
 from tests.support.serving import BENTOML, environment
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Page
 
 
 def main() -> None:
@@ -71,15 +72,15 @@ def all_flows(browser: Browser, url: str, client: httpx.Client, folder: Path) ->
     archive.write_bytes(stage.shapes_zip(folder / "shapes"))
     found: dict[str, Any] = {}
 
-    def do(name: str, path: str, flow: Callable[[Hand], None]) -> None:
+    def do(name: str, path: str, flow: Callable[[Person], None]) -> None:
         page = browser.new_page(viewport={"width": 1280, "height": 800})
         page.set_default_timeout(stage.LONG * 1000)
         try:
             flows.opened(page, url, path)
-            found[name] = measured(page, flow).to_json()
+            found[name] = effort(page, flow)
             tell(f"{name}: {found[name]}")
             if name == "start a training":
-                found["cancel it"] = measured(page, flows.cancel_the_training).to_json()
+                found["cancel it"] = effort(page, flows.cancel_the_training)
         finally:
             page.close()
 
@@ -89,6 +90,15 @@ def all_flows(browser: Browser, url: str, client: httpx.Client, folder: Path) ->
     version = another_version(client)
     do("promote a model", "#/models", partial(flows.promote_a_model, model_id=version))
     return found
+
+
+def effort(page: Page, flow: Callable[[Person], None]) -> dict[str, float]:
+    """What a flow takes; it begins on the page that is open."""
+    person = Person(page)
+    person.begin()
+    flow(person)
+    done = person.effort.done()
+    return {"clicks": done.clicks, "keys": done.keys, "seconds": round(done.seconds, 2)}
 
 
 def another_version(client: httpx.Client) -> str:

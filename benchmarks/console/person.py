@@ -41,6 +41,11 @@ class Person:
         target.click()
         self.effort.clicks += 1
 
+    def choose(self, target: Locator, value: str) -> None:
+        """Choose in a list that the browser opens; one click, as for a button."""
+        target.select_option(value)
+        self.effort.clicks += 1
+
     def type(self, target: Locator, text: str) -> None:
         target.fill(text)
         self.effort.keys += 1
