@@ -123,6 +123,25 @@ def test_a_folder_of_many_files_is_packed_by_the_page(console: OpenConsole, tmp_
     expect(page.get_by_text("ready to train")).to_be_visible()
 
 
+def test_images_that_are_dropped_are_uploaded(console: OpenConsole) -> None:
+    page = console().open("#/data/upload")
+    bytes_of = [list(drawn(200 + seed)) for seed in range(2)]
+    dropped = page.evaluate_handle(
+        """images => {
+          const data = new DataTransfer();
+          images.forEach((bytes, at) =>
+            data.items.add(new File([new Uint8Array(bytes)], `${at}.png`)));
+          return data;
+        }""",
+        bytes_of,
+    )
+    page.dispatch_event(".data-drop", "drop", {"dataTransfer": dropped})
+    expect(page.get_by_text("0 is stored")).to_be_visible(timeout=LONG)
+    page.get_by_role("link", name="Open the dataset").click()
+    page.get_by_role("link", name="Images", exact=True).click()
+    expect(page.locator(".data-tile")).to_have_count(2)
+
+
 def test_an_upload_is_cancelled(console: OpenConsole, live: Server) -> None:
     shown = console()
     shown.expects |= {0}  # the request that is ended
