@@ -112,7 +112,6 @@ def _frames(page: Page, url: str, count: int) -> None:
     session.send("Performance.enable")
 
     def drag() -> None:
-        page.keyboard.press("Control+a")
         page.keyboard.press("Escape")
         page.mouse.move(*middle)
         page.keyboard.press("j")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -467,3 +468,46 @@ def test_several_objects_are_selected_moved_and_deleted_together(annotator: Open
     opened.keys("Control+a", "Delete")
     opened.says("3 deleted")
     opened.draft(lambda found: found["objects"] == [])
+
+
+def test_two_windows_do_not_overwrite_each_other(annotator: OpenAnnotator) -> None:
+    opened = annotator()
+    opened.shown.expects.add(412)
+    opened.keys("j", "a")
+    first = opened.draft(lambda found: len(found["objects"]) == 1)
+    thing = first["objects"][0] | {"label": "person"}
+    sent = {"objects": [thing, thing | {"id": "other"}], "base": first["base"], "state": "draft"}
+    answer = httpx.put(
+        f"{opened.server.url}/api/datasets/{opened.dataset}/images/{opened.content}/draft",
+        json=sent,
+        headers={"If-Match": first["etag"], "X-Annotator": first["author"].split()[0]},
+    )
+    assert answer.status_code == 200, answer.text
+    opened.keys("ArrowRight")
+    dialog = opened.page.get_by_role("dialog", name="Someone else changed this image")
+    expect(dialog).to_be_visible(timeout=WAIT)
+    assert opened.shown.violations() == []
+    dialog.get_by_role("button", name="Take theirs").click()
+    opened.says("2 objects, 3 predictions hidden")
+    assert opened.labels() == ["person", "person"]
+    expect(opened.page.locator(".annotate-saved")).to_have_text("Saved")
+
+
+def test_nothing_is_lost_while_the_server_is_away(annotator: OpenAnnotator) -> None:
+    opened = annotator()
+    opened.shown.expects.update({0, 502, 503})
+    opened.server.stop(signal.SIGKILL)
+    saved = opened.page.locator(".annotate-saved")
+    opened.keys("j", "2", "Shift+ArrowRight")
+    opened.says("person moved to 110, 80")
+    expect(saved).to_have_text("Offline: kept in this browser", timeout=WAIT)
+    first = opened.content
+    opened.keys("Enter")  # the next image is already there
+    opened.next_is_open(first)
+    opened.keys("b", "b")
+    opened.server.start()
+    expect(saved).to_have_text("Saved", timeout=WAIT)
+    draft = opened.draft(lambda found: found["state"] == "accepted", first)
+    assert [thing["label"] for thing in draft["objects"]] == ["person", "dog", "dog"]
+    assert box_of(draft)[0] == 110
+    opened.draft(lambda found: len(found["objects"]) == 1)

@@ -2,13 +2,14 @@
 
 import type { Editor } from "./editor.ts";
 import { HANDLES, middleOfEdge, placeOfHandle, ringAt, cornersOf } from "./geometry.ts";
-import type { Item, Point, Shape } from "./shape.ts";
+import { boundsOf, type Item, type Point, type Shape } from "./shape.ts";
 import { isDashed } from "./scene.ts";
 import { toStage, type View } from "./view.ts";
 
 const SIDE = 4; // half a handle's side, CSS pixels; it can be gripped from REACH away
 /** CSS pixels by which a press may miss a handle: 24 pixels across, for mouse and finger alike. */
 export const REACH = 12;
+const MAX_OUTLINED = 60; // of more selected shapes only the bounds are drawn
 const ROOM = 4 * SIDE + 12; // an edge shorter than this has no handle in its middle
 
 /** Path data and places in CSS pixels of the stage; empty where there is nothing. */
@@ -43,8 +44,13 @@ export function shapePath(shape: Shape, view: View): string {
   if (shape.parts.length) {
     return shape.parts.flatMap((part) => [part.outline, ...part.holes].map((ring) => ringPath(ring, view))).join("");
   }
-  if (!shape.box) return "";
-  const [x1, y1, x2, y2] = shape.box;
+  return shape.box ? boundsPath(shape, view) : "";
+}
+
+function boundsPath(shape: Shape, view: View): string {
+  const bounds = boundsOf(shape);
+  if (!bounds) return "";
+  const [x1, y1, x2, y2] = bounds;
   return ringPath([[x1, y1], [x2, y1], [x2, y2], [x1, y2]], view);
 }
 
@@ -75,10 +81,11 @@ export function overlayOf(editor: Editor, view: View, colour: (label: string) =>
   const primary = editor.primary;
   const single = items.length === 1 && primary ? editor.shapeOf(primary) : null;
   const hovered = editor.item(editor.hovered);
-  const outline = shapes.map((shape) => shapePath(shape, view)).join("");
+  const isCrowd = items.length > MAX_OUTLINED;
+  const outline = shapes.map((shape) => (isCrowd ? boundsPath(shape, view) : shapePath(shape, view))).join("");
   const result: Overlay = {
     outline,
-    fill: outline,
+    fill: isCrowd ? "" : outline,
     colour: primary ? colour(primary.shape.label) : "",
     dashed: primary !== undefined && !editor.preview.size && isDashed(primary),
     handles: "",
