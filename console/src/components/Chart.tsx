@@ -76,6 +76,7 @@ export function Chart({ label, x, lines, time = false, height = 180, format = St
           value: (_: uPlot, value: number | null) => (value === null || value === undefined ? "–" : latest.current.format(value)),
         })),
       ],
+      padding: [null, time ? 28 : null, null, null], // the last time is centred under the edge
       cursor: { points: { size: 7 } },
       legend: { live: true },
     };

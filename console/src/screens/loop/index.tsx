@@ -199,11 +199,11 @@ function Row({ entry }: { entry: Entry }) {
         </p>
         <p class="loop-text">
           {where ? (
-            <a href={hrefOf(where)} target={where.to === "report" ? "_blank" : undefined} rel={where.to === "report" ? "noopener" : undefined} title={t.opens[where.to]}>
-              {entry.text}
+            <a href={hrefOf(where)} target={where.to === "report" ? "_blank" : undefined} rel={where.to === "report" ? "noopener" : undefined} title={`${t.opens[where.to]}: ${entry.text}`}>
+              {t.sentence(entry, entry.text)}
             </a>
           ) : (
-            entry.text
+            t.sentence(entry, entry.text)
           )}
         </p>
         {entry.regressed.length > 0 && (

@@ -1,5 +1,12 @@
 import { defineText } from "../../text";
 
+interface Told {
+  kind: string;
+  model_id: string | null;
+  dataset: string | null;
+  compared: string[] | null;
+}
+
 export const text = defineText({
   en: {
     title: "Loop",
@@ -20,6 +27,8 @@ export const text = defineText({
       engine: "Engine",
       failed: "Failed",
     },
+    // The API's sentences are English.
+    sentence: (_: Told, text: string) => text,
     filter: "Show only",
     all: "All",
     noModels: "There is no model yet.",
@@ -66,6 +75,27 @@ export const text = defineText({
       drift: "漂移",
       engine: "引擎",
       failed: "失败",
+    },
+    sentence: (entry: Told, text: string) => {
+      const model = entry.model_id ?? "";
+      const old = entry.compared?.[0];
+      const data = entry.dataset ?? "";
+      const sentences: Record<string, string> = {
+        corrections: `${data} 收到人工修正。`,
+        trained: `${model} 完成训练${data && `，数据集 ${data}`}。`,
+        imported: `${model} 已导入。`,
+        evaluated: `${model} 完成评估，数据集 ${data}。`,
+        compared: `${model} 与 ${old ?? ""} 进行了比较。`,
+        promoted: `${model} 已发布${old ? `，取代 ${old}` : ""}。`,
+        refused: `门槛拒绝了 ${model}${old ? `，仍使用 ${old}` : ""}。`,
+        rolled_back: `已回滚到 ${model}。`,
+        activated: `未指定模型的请求现由 ${model} 响应。`,
+        deleted: `${model} 已删除。`,
+        drift: `${model} 的线上流量与训练数据的差异等级发生变化。`,
+        engine: `已为 ${model} 选定本机的推理引擎。`,
+        failed: "任务失败或被停止。",
+      };
+      return sentences[entry.kind] ?? text;
     },
     filter: "只显示",
     all: "全部",
