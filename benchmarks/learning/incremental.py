@@ -212,7 +212,7 @@ class Comparison:
     ) -> list[list[str]]:
         """The rows of the arms; those of the last step are also added to `shown`."""
         runs = {
-            (number, seed): self.settings[number].stored(step, seed)
+            (number, seed): self.settings[number].stored(step, seed, split)
             for number in numbers
             for seed in range(self.options.seeds)
         }
@@ -454,15 +454,19 @@ class Setting:
             )
         return self._metrics[key, split]
 
-    def stored(self, step: int, seed: int) -> dict[str, Figures]:
-        """Arm → its stored run of a step."""
+    def stored(self, step: int, seed: int, split: str) -> dict[str, Figures]:
+        """Arm → its stored run of a step, if it is measured on a split.
+
+        A run that was interrupted before is measured when its arm is run again.
+        """
         found: dict[str, Figures] = {}
         for stem, seeds in self.bench.arms.items():
             arm, _, at = stem.partition("@")
             if seed not in seeds or (at and int(at) != step):
                 continue
             run = self.bench.known(f"{stem}-s{seed}", self.made_with(arm, step))
-            if run and (arm != "base" or step == 1):
+            measured = predictions(self.bench, f"{stem}-s{seed}.{split}").is_file()
+            if run and measured and (arm != "base" or step == 1):
                 found[arm] = run
         return found
 
