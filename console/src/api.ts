@@ -1,5 +1,5 @@
 /** The REST API, typed by its OpenAPI document; every address is relative to the page. */
-import createClient from "openapi-fetch";
+import type { Client } from "openapi-fetch";
 import { ApiError, Unreachable } from "./errors";
 import type { components, paths } from "./schema";
 import { signedOut } from "./session-state";
@@ -38,8 +38,44 @@ async function send(request: Request): Promise<Response> {
   }
 }
 
+interface Sent {
+  params?: { path?: Record<string, string | number>; query?: Record<string, unknown> };
+  body?: unknown;
+  signal?: AbortSignal | null;
+}
+
+// openapi-fetch checks the types; what it does at run time is this, in a tenth of its size.
+function caller(method: string) {
+  return async (template: string, { params = {}, body, signal }: Sent = {}) => {
+    const path = template.replace(/{(\w+)}/g, (_, name: string) => encodeURIComponent(String(params.path?.[name])));
+    const query = new URLSearchParams();
+    for (const [name, value] of Object.entries(params.query ?? {})) {
+      for (const one of [value].flat()) if (one !== undefined && one !== null) query.append(name, String(one));
+    }
+    const request = new Request(address(path) + (query.size ? `?${query}` : ""), {
+      method,
+      signal: signal ?? null,
+      headers: body === undefined ? {} : { "Content-Type": "application/json" },
+      body: body === undefined ? null : JSON.stringify(body),
+    });
+    const response = await send(request);
+    const text = await response.text();
+    let found: unknown = text;
+    try {
+      found = text ? JSON.parse(text) : undefined;
+    } catch {
+      // Not JSON: an answer of a proxy in between, or a text.
+    }
+    return response.ok ? { data: found, response } : { error: found, response };
+  };
+}
+
 /** The typed client: `await answer(api.GET("/models"))`. */
-export const api = createClient<paths>({ baseUrl: base, credentials: "same-origin", fetch: send });
+export const api = {
+  GET: caller("GET"),
+  POST: caller("POST"),
+  DELETE: caller("DELETE"),
+} as unknown as Pick<Client<paths>, "GET" | "POST" | "DELETE">;
 
 /** The body of a successful answer. Throws ApiError or Unreachable. */
 export async function answer<T>(

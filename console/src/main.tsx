@@ -1,4 +1,5 @@
 /** The console: starts the page. */
+import "./words";
 import { render } from "preact";
 import { startEvents } from "./events";
 import { readSession } from "./session";
