@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import httpx
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 from sqlalchemy import delete
 
 from database import Database
@@ -71,6 +72,11 @@ def jobs(live: Server) -> Iterator[JobStore]:
     database.close()
 
 
+def drawn(chart: Locator) -> bool:
+    """Whether a chart shows more than its axes."""
+    return bool(chart.evaluate(DRAWN) > 40)
+
+
 def test_charts_are_drawn_from_real_traffic(console: OpenConsole, traffic: None) -> None:
     page = console().open("#/operate")
     for name in (
@@ -81,7 +87,7 @@ def test_charts_are_drawn_from_real_traffic(console: OpenConsole, traffic: None)
     ):
         chart = page.get_by_role("img", name=name)
         expect(chart).to_be_visible()
-        wait_until(lambda chart=chart: chart.evaluate(DRAWN) > 40)
+        wait_until(partial(drawn, chart))
     errors = page.locator("section", has=page.get_by_role("heading", name="Errors by code"))
     expect(errors).to_contain_text("INVALID_IMAGE")
     tiles = page.locator(".operate-tiles")
