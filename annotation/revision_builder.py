@@ -100,8 +100,8 @@ def build(
             partial.mkdir()
             _write(partial, [record for record in records if record.trains], task, known)
             write_revision(new_revision(number, records, task, known, keep), partial, records)
-        _reuse_scans(folder, final)
         try:
+            _reuse_scans(folder, final)
             card = _card(dataset, final, number, records, task, known)
             card["waiting"] = len(store.entries.waiting(dataset.id))
             # The card's content is on the disk before the dataset's row is written.
@@ -110,6 +110,7 @@ def build(
                 store.note_built(dataset.id, dataset.changes)
         except BaseException:  # a revision without a card, as when the disk is full
             shutil.rmtree(final, ignore_errors=True)
+            image_scan.forget(final.resolve())  # what is undone next needs the room
             raise
         _prune(folder / REVISIONS, final, tuple(used))
     return card

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,10 @@ from annotation.datasets import AnnotatedDatasets
 from annotation.entries import AppliedCorrection
 from annotation.image_records import PERSON, ImageRecord
 from annotation.tables import AnnotatedDataset
+from files import temporary_folder
 from formats.annotations import Annotations
+
+UNDO_BYTES = 512 * 1024  # that the database needs to undo a correction
 
 
 @contextmanager
@@ -31,24 +35,36 @@ def corrected(
     suffixes = {content: image.suffix for content, image in correction.images.items()}
     added: list[Path] = []
     applied: AppliedCorrection | None = None
-    try:
-        for content in correction.names:
-            image = correction.images[content]
-            assert image.file is not None
-            file = store.entries.file(dataset.id, content, image.suffix)
-            if not file.exists():
-                added.append(file)
-            store.entries.keep(dataset.id, image.file.read_bytes())
-        applied = store.entries.correct(
-            dataset.id, correction.found, suffixes, correction.names, author, check
-        )
-        yield
-    except BaseException:
-        if applied is not None:
-            store.entries.withdraw(applied)
-        for file in added:
-            file.unlink(missing_ok=True)
-        raise
+    with _room_to_undo(store) as reserved:
+        try:
+            for content in correction.names:
+                image = correction.images[content]
+                assert image.file is not None
+                file = store.entries.file(dataset.id, content, image.suffix)
+                if not file.exists():
+                    added.append(file)
+                store.entries.keep(dataset.id, image.file.read_bytes())
+            applied = store.entries.correct(
+                dataset.id, correction.found, suffixes, correction.names, author, check
+            )
+            yield
+        except BaseException:
+            reserved.unlink(missing_ok=True)  # the undoing needs the room
+            if applied is not None:
+                store.entries.withdraw(applied)
+            for file in added:
+                file.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def _room_to_undo(store: AnnotatedDatasets) -> Iterator[Path]:
+    """A file that keeps room on the disk, so that a change that fills it can be undone."""
+    with temporary_folder(store.database.settings.paths.uploads) as folder:
+        reserved = folder / "reserved"
+        with reserved.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, UNDO_BYTES)
+        yield reserved
 
 
 def preview(

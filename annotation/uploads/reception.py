@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 from typing import Any
 
 from annotation.browse.browser import DatasetBrowser
@@ -30,7 +31,14 @@ def receive(
     """
     card = store_upload(datasets, content, options, dataset_id, progress)
     if card["source_format"] == IMAGES_ALONE:
-        adopt(annotated, datasets, card["id"])
-    with contextlib.suppress(VisionLoopError, OSError):  # it is made again by the first listing
+        try:
+            adopt(annotated, datasets, card["id"])
+        except BaseException:
+            annotated.delete(card["id"])
+            datasets.delete(card["id"])
+            raise
+    with contextlib.suppress(
+        VisionLoopError, OSError, sqlite3.Error
+    ):  # it is made again by the first listing
         DatasetBrowser(datasets, annotated.entries).prepare(card["id"])
     return card

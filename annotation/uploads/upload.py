@@ -99,19 +99,25 @@ def store_upload(
         refuse_two(found, unused)
         findings = (*unpacked.findings, *found.findings, *unused)
         dataset = replace(dataset, inspection_findings=(*dataset.inspection_findings, *findings))
-        scanned = dataset.scan(progress).images
-        if found.intake is not None:  # only the headers of its images were read before
-            found.intake.count_broken(sum(bool(scanned[one].problem) for one in dataset.unlabelled))
-        intake = found.intake or intake_of(dataset, found.form, count_images(unpacked.root))
-        card: dict[str, Any] = {
-            "size_bytes": unpacked.size,
-            "files": unpacked.files,
-            "skipped_files": unpacked.skipped,
-            "description": os.path.relpath(top, staged),
-            "upload_sha256": digest,
-        }
-        card |= report(dataset) | intake.to_json()
-        kept = store.keep(staged, name, card, dataset_id)
+        try:
+            scanned = dataset.scan(progress).images
+            if found.intake is not None:  # only the headers of its images were read before
+                found.intake.count_broken(
+                    sum(bool(scanned[one].problem) for one in dataset.unlabelled)
+                )
+            intake = found.intake or intake_of(dataset, found.form, count_images(unpacked.root))
+            card: dict[str, Any] = {
+                "size_bytes": unpacked.size,
+                "files": unpacked.files,
+                "skipped_files": unpacked.skipped,
+                "description": os.path.relpath(top, staged),
+                "upload_sha256": digest,
+            }
+            card |= report(dataset) | intake.to_json()
+            kept = store.keep(staged, name, card, dataset_id)
+        except BaseException:
+            image_scan.forget(dataset.root)  # of a folder that is deleted
+            raise
         # The next reader of the images need not decode them again.
         inside = dataset.root.relative_to(staged.resolve())
         image_scan.move(dataset.root, (store.folder / kept["id"]).resolve() / inside)
