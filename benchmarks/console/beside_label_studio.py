@@ -52,6 +52,7 @@ NAME = "Signs"
 LEFT_EDGES = (20.0, 45.0, 70.0)  # percent of the image's width
 TOP, WIDTH, HEIGHT = 30.0, 15.0, 20.0  # percent of the image's height, width and height
 ACCEPTED = 10
+MAX_PIXELS = SIZE[0] * SIZE[1]
 UPLOADED = 12
 FLOWS = ("new dataset of 12 images", "accept 10 images", "correct a box", "draw a box", "export")
 Flows = dict[str, list[Effort]]
@@ -158,7 +159,9 @@ def console_of(folder: Path, images: list[bytes]) -> Iterator[str]:
     port = free_port()
     command = [PYTHON, "-m", "bentoml", "serve", "service:VisionLoop", "--port", str(port)]
     with serving(command, port, folder / "log", "/readyz", env) as server:
-        named = [(f"{number:04}.jpg", decode(data).pixels) for number, data in enumerate(images)]
+        named = [
+            (f"{number:04}.jpg", decode(data, MAX_PIXELS)) for number, data in enumerate(images)
+        ]
         prelabelled(home, NAME, "detect", named, boxes)
         assert httpx.get(f"{server.url}/api/datasets").json()["datasets"]
         yield server.url

@@ -38,12 +38,12 @@ export function Dialog({ title, children, actions, onClose, wide, closable = tru
       }}
       onKeyDown={(event) => event.stopPropagation()}
     >
-      <header>
+      <div class="dialog-head">
         <h2 id={id}>{title}</h2>
         {closable && <Button kind="quiet" icon="close" label={words().close} onClick={onClose} />}
-      </header>
+      </div>
       <div class="dialog-body">{children}</div>
-      {actions && <footer>{actions}</footer>}
+      {actions && <div class="dialog-foot">{actions}</div>}
     </dialog>
   );
 }
