@@ -26,7 +26,7 @@ XmlFormat = Literal["voc", "cvat_xml"]
 def xml_format(text: str | bytes) -> XmlFormat | None:
     """The format of a document by its root element: `<annotation>` is Pascal VOC, `<annotations>`
     is CVAT XML; None for any other."""
-    begin = text[:START] if isinstance(text, str) else _decoded(text[:START], "ignore")
+    begin = text[:START] if isinstance(text, str) else _beginning(text[:START])
     root = _ROOT.search(_BEFORE_ROOT.sub("", begin))
     found: dict[str, XmlFormat] = {"annotation": "voc", "annotations": "cvat_xml"}
     return found.get(root[1]) if root else None
@@ -109,6 +109,13 @@ def legal(text: str) -> str:
             "the format label_studio, yolo, coco or labelme."
         )
     return text
+
+
+def _beginning(data: bytes) -> str:
+    try:
+        return _decoded(data, "ignore")
+    except (UnicodeError, LookupError):  # declares no encoding of texts; `parse_xml` refuses it
+        return data.decode("ascii", "ignore")
 
 
 def _decoded(data: bytes, errors: str) -> str:

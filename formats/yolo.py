@@ -8,12 +8,19 @@ have the same number of columns.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from errors import ValidationFailed
-from formats.annotations import ABSENT, VISIBLE, Annotation, Annotations, Keypoint, in_order
+from formats.annotations import (
+    ABSENT,
+    VISIBLE,
+    Annotation,
+    Annotations,
+    Keypoint,
+    in_order,
+    is_place,
+)
 from formats.geometry import bridge, unbridge
 
 
@@ -123,7 +130,7 @@ def _numbers(line: str) -> list[float]:
     """The numbers of a line: the class id, which must be a whole number, and the values."""
     try:
         values = [float(text) for text in line.split()]
-        if all(map(math.isfinite, values)) and values[0] == int(values[0]):
+        if all(map(is_place, values)) and values[0] == int(values[0]):
             return values
     except ValueError:
         pass

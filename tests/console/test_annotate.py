@@ -254,7 +254,7 @@ def test_skip_and_nothing_here_lead_on_to_the_end(annotator: OpenAnnotator) -> N
     assert opened.draft(lambda found: found["state"] == "skipped", first)
     second = opened.content
     opened.keys("n")
-    expect(opened.page.get_by_text("All images are done")).to_be_visible()
+    expect(opened.page.get_by_text("No image waits for you")).to_be_visible()
     draft = opened.draft(lambda found: found["state"] == "accepted", second)
     assert draft["objects"] == []
     assert opened.shown.violations() == []

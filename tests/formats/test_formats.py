@@ -340,6 +340,7 @@ def test_several_labels_are_as_many_objects_and_ids_need_not_be_unique() -> None
         (lambda: rle.decode({"size": [-2, -2], "counts": [4]}), "at most"),
         (lambda: from_yolo("7 .5 .5 .1 .1", NAMES, (9, 9)), "Line 1 of the labels: class id 7"),
         (lambda: from_yolo("\n0 a b c d", NAMES, (9, 9)), "Line 2"),
+        (lambda: from_yolo("0 0 0 1e39 0 1 1", NAMES, (9, 9)), "not a class id and numbers"),
         (lambda: from_yolo("0 .1 .2 .3", NAMES, (9, 9)), "4 columns"),
         (
             lambda: from_yolo("0 .1 .1 .2 .2 .3 .3 .4 .4", NAMES, (9, 9), "", POINTS),

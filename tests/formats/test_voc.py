@@ -161,6 +161,14 @@ def test_what_is_not_understood_is_refused(text: str, told: str) -> None:
     assert told in raised.value.message
 
 
+@pytest.mark.parametrize("encoding", ["none-such", "hex", "undefined"])
+def test_an_encoding_that_is_none_of_texts_is_refused(encoding: str) -> None:
+    data = document(thing(BOX), head=f'<?xml version="1.0" encoding="{encoding}"?>').encode()
+    assert xml_format(data) == "voc"
+    with pytest.raises(ValidationFailed, match="does not have the encoding that it declares"):
+        from_voc(data)
+
+
 def test_text_in_an_encoding_that_is_not_declared_is_refused() -> None:
     with pytest.raises(ValidationFailed, match="UTF-8"):
         from_voc(document(thing(BOX, "狗")).encode("gbk"))
