@@ -10,7 +10,8 @@ from typing import Any
 from pydantic_core import to_json
 
 MAX_BODY = 64 * 1024  # bytes of a request body
-OMITTED = ("config", "log_path", "size_bytes")  # fields of a job that deliveries do not contain
+# Fields of a job that deliveries do not contain; the last two are those of jobs that have not ended.
+OMITTED = ("config", "log_path", "size_bytes", "eta_s", "queue_position")
 SCHEME = "v1"
 
 EVENTS = {"completed": "job.completed", "failed": "job.failed", "stopped": "job.cancelled"}
