@@ -20,21 +20,37 @@ MASKS = 0.99  # intersection over union: a contour goes along whole pixels
 
 
 def assert_close(one: Prediction | None, other: Prediction | None) -> None:
-    """Both see the same things in the same order, within the bounds."""
+    """Both see the same things within the bounds, in the same order but for ties of scores."""
     assert one is not None
     assert other is not None
-    assert one.class_ids.tolist() == other.class_ids.tolist()
-    np.testing.assert_allclose(one.scores, other.scores, rtol=0, atol=SCORES)
-    np.testing.assert_allclose(one.boxes, other.boxes, rtol=0, atol=PIXELS)
+    assert len(one) == len(other)
+    order = _order_in(other, one)
     assert (one.keypoints is None) == (other.keypoints is None)
     if one.keypoints is not None and other.keypoints is not None:
-        np.testing.assert_allclose(one.keypoints, other.keypoints, rtol=0, atol=PIXELS)
+        np.testing.assert_allclose(one.keypoints, other.keypoints[order], rtol=0, atol=PIXELS)
     assert (one.polygons is None) == (other.polygons is None)
     if one.polygons is not None:
         size = (one.width, one.height)
-        for i in range(len(one)):
-            drawn = [fill_parts(found.outlines(i), *size) for found in (one, other)]
+        for i, j in enumerate(order):
+            drawn = [fill_parts(one.outlines(i), *size), fill_parts(other.outlines(j), *size)]
             assert overlap(*drawn) >= MASKS
+
+
+def _order_in(other: Prediction, one: Prediction) -> list[int]:
+    """The positions in `other` of what `one` sees; fails where something has no like there."""
+    left, order = list(range(len(other))), []
+    for i in range(len(one)):
+        like = [
+            j
+            for j in left
+            if other.class_ids[j] == one.class_ids[i]
+            and abs(other.scores[j] - one.scores[i]) <= SCORES
+            and np.abs(other.boxes[j : j + 1] - one.boxes[i : i + 1]).max(initial=0) <= PIXELS
+        ]
+        assert like, (i, one.class_ids[i], one.scores[i], one.boxes[i : i + 1])
+        order.append(like[0])
+        left.remove(like[0])
+    return order
 
 
 def assert_answers_close(one: Any, other: Any) -> None:

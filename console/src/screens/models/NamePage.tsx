@@ -54,7 +54,7 @@ export function NamePage({ name }: { name: string }) {
           <Badge>{t.types[newest.type]}</Badge>
         </div>
         <div class="row">
-          <a class="button normal" href={link(["loop", name])}>
+          <a class="button normal" href={link(["loop"], { name })}>
             <Icon name="loop" />
             {t.loop}
           </a>
