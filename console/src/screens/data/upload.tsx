@@ -50,7 +50,7 @@ export function Uploader({ purpose, dataset }: UploaderProps) {
   return (
     <>
       <p>
-        <a class="row" href={dataset ? link(["data", dataset.id, "images"]) : link(["data"])}>
+        <a class="back" href={dataset ? link(["data", dataset.id, "images"]) : link(["data"])}>
           <Icon name="back" size={16} />
           {dataset ? dataset.name : text().back}
         </a>

@@ -35,8 +35,9 @@ export function Compare({ b }: { b: string }) {
   return (
     <>
       <nav aria-label={t.all}>
-        <a class="small" href={link(["models", b])}>
-          ← {b}
+        <a class="back" href={link(["models", b])}>
+          <Icon name="back" size={16} />
+          {b}
         </a>
       </nav>
       <div class="row between">

@@ -33,7 +33,7 @@ export function JobPage({ id }: { id: string }) {
   const part = asked && PARTS.includes(asked) ? asked : job && job.kind !== "training" ? "log" : "curves";
   return (
     <>
-      <a class="train-back" href={link(["train"])}>
+      <a class="back" href={link(["train"])}>
         <Icon name="back" size={16} />
         {t.back}
       </a>
@@ -61,7 +61,7 @@ function Head({ job, changed }: { job: Job; changed: (job: Job) => void }) {
   return (
     <>
       <div class="row between">
-        <div class="stack tight grow">
+        <div class="stack tight head">
           <h1>
             {nameOf(job)} <span class="muted train-kind">{kind}</span>
           </h1>
