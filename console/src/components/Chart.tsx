@@ -67,16 +67,19 @@ export function Chart({ label, x, lines, time = false, height = 180, format = St
         { ...axis, size: 56, values: (_, ticks) => ticks.map((tick) => latest.current.format(tick)) },
       ],
       series: [
-        time ? { label: words().time, value: (_: uPlot, value: number | null) => (value === null || value === undefined ? "–" : clock(value, lang, true)) } : xLabel ? { label: xLabel } : {},
-        ...lines.map((line, at) => ({
-          label: line.label,
-          stroke: line.colour ?? colours[at % colours.length],
-          width: 1.75,
-          dash: line.dashed ? [5, 4] : undefined,
-          points: { show: (self: uPlot) => self.data[0].length < 3, filter: alone, size: 6 },
-          spanGaps: false,
-          value: (_: uPlot, value: number | null) => (value === null || value === undefined ? "–" : latest.current.format(value)),
-        })),
+        time ? { label: words().time, value: (_: uPlot, value: number | null) => (value === null || value === undefined ? "–" : clock(value, lang, true)) } : xLabel ? { label: xLabel, value: (_: uPlot, value: number | null) => value ?? "–" } : {},
+        ...lines.map((line, at) => {
+          const stroke = line.colour ?? colours[at % colours.length];
+          return {
+            label: line.label,
+            stroke,
+            width: 1.75,
+            dash: line.dashed ? [5, 4] : undefined,
+            points: { show: (self: uPlot) => self.data[0].length < 3, filter: alone, size: 6, fill: stroke },
+            spanGaps: false,
+            value: (_: uPlot, value: number | null) => (value === null || value === undefined ? "–" : latest.current.format(value)),
+          };
+        }),
       ],
       padding: [null, time ? 28 : null, null, null], // the last time is centred under the edge
       cursor: { points: { size: 7 } },

@@ -224,7 +224,7 @@ function JobTable({ jobs }: { jobs: Job[] }) {
                 <JobState state={job.status} />
               </td>
               <td class="nowrap">{result(job)}</td>
-              <td class="train-wide">{job.started_by ?? "–"}</td>
+              <td class="train-wide">{starter(job)}</td>
               <td class="nowrap">{ago(job.created_at)}</td>
               <td class="number nowrap train-wide">{took(job)}</td>
             </tr>
@@ -241,6 +241,10 @@ function result(job: Job): string {
   const name = mainMetric([{ epoch: 1, seconds: null, metrics, at: "" }]);
   const value = name ? metrics[name] : null;
   return name && value !== null && value !== undefined ? `${name} ${shortly(value)}` : "–";
+}
+
+export function starter(job: Job): string {
+  return job.started_by === "open" ? text().open : (job.started_by ?? "–");
 }
 
 export function took(job: Job): string {
