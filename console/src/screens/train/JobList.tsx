@@ -203,8 +203,8 @@ function JobTable({ jobs }: { jobs: Job[] }) {
         <thead>
           <tr>
             <th>{t.job}</th>
-            <th>{t.kind}</th>
             <th>{t.status}</th>
+            <th>{t.kind}</th>
             <th>{t.quality}</th>
             <th class="train-wide">{t.by}</th>
             <th>{t.created}</th>
@@ -218,10 +218,10 @@ function JobTable({ jobs }: { jobs: Job[] }) {
                 <a href={link(["train", job.job_id])}>{nameOf(job)}</a>
               </td>
               <td>
-                <KindBadge job={job} />
+                <JobState state={job.status} />
               </td>
               <td>
-                <JobState state={job.status} />
+                <KindBadge job={job} />
               </td>
               <td class="nowrap">{result(job)}</td>
               <td class="train-wide">{starter(job)}</td>
