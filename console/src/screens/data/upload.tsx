@@ -75,8 +75,11 @@ export function Uploader({ purpose, dataset }: UploaderProps) {
           {purpose === "upload" && (
             <>
               <p class="muted">{t.formats}</p>
-              <details>
-                <summary>{t.options}</summary>
+              <details class="schema-advanced">
+                <summary>
+                  <Icon name="next" size={16} />
+                  {t.options}
+                </summary>
                 <div class="columns data-options">
                   <Name name={name} setName={setName} />
                   <Task task={task} setTask={setTask} auto />

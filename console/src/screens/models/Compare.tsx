@@ -169,7 +169,7 @@ function Figures({ compared, type }: { compared: Comparison; type: Model["type"]
               <td class="nowrap">{metricName("inference_time", null)}</td>
               <td class="number">{number(compared.speed.inference.a, 1)}</td>
               <td class="number">{number(compared.speed.inference.b, 1)}</td>
-              <td class="number">{number(compared.speed.inference.delta, 1)}</td>
+              <td class="number">{number(compared.speed.inference.delta, 1).replace("-", "−")}</td>
               <td />
             </tr>
           )}
