@@ -31,6 +31,7 @@ export interface ChartProps {
 }
 
 const LIGHT = ["#2456d6", "#b3420f", "#1a7f4b", "#8a3fc4", "#a3620a", "#0b7285"];
+const WHOLE = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000]; // there is no half epoch
 const DARK = ["#7aa2ff", "#ff9e6b", "#5fd394", "#c79bff", "#f0c05a", "#66d0e0"];
 
 export function Chart({ label, x, lines, time = false, height = 180, format = String, zero = true, xLabel }: ChartProps) {
@@ -60,21 +61,25 @@ export function Chart({ label, x, lines, time = false, height = 180, format = St
           labelSize: xLabel ? 18 : 0,
           labelFont: axis.font,
           space: 70,
-          ...(time ? { size: 32, values: (_: uPlot, ticks: number[]) => ticks.map((tick) => clock(tick, lang, ticks[1]! - ticks[0]! < 60)) } : {}),
+          size: 32,
+          ...(time ? { values: (_: uPlot, ticks: number[]) => ticks.map((tick) => clock(tick, lang, ticks[1]! - ticks[0]! < 60)) } : { incrs: WHOLE }),
         },
         { ...axis, size: 56, values: (_, ticks) => ticks.map((tick) => latest.current.format(tick)) },
       ],
       series: [
-        time ? { label: words().time, value: (_: uPlot, value: number | null) => (value === null || value === undefined ? "–" : clock(value, lang, true)) } : xLabel ? { label: xLabel } : {},
-        ...lines.map((line, at) => ({
-          label: line.label,
-          stroke: line.colour ?? colours[at % colours.length],
-          width: 1.75,
-          dash: line.dashed ? [5, 4] : undefined,
-          points: { show: (self: uPlot) => self.data[0].length < 3, size: 6 },
-          spanGaps: false,
-          value: (_: uPlot, value: number | null) => (value === null || value === undefined ? "–" : latest.current.format(value)),
-        })),
+        time ? { label: words().time, value: (_: uPlot, value: number | null) => (value === null || value === undefined ? "–" : clock(value, lang, true)) } : xLabel ? { label: xLabel, value: (_: uPlot, value: number | null) => value ?? "–" } : {},
+        ...lines.map((line, at) => {
+          const stroke = line.colour ?? colours[at % colours.length];
+          return {
+            label: line.label,
+            stroke,
+            width: 1.75,
+            dash: line.dashed ? [5, 4] : undefined,
+            points: { show: (self: uPlot) => self.data[0].length < 3, filter: alone, size: 6, fill: stroke },
+            spanGaps: false,
+            value: (_: uPlot, value: number | null) => (value === null || value === undefined ? "–" : latest.current.format(value)),
+          };
+        }),
       ],
       padding: [null, time ? 28 : null, null, null], // the last time is centred under the edge
       cursor: { points: { size: 7 } },
@@ -96,6 +101,12 @@ export function Chart({ label, x, lines, time = false, height = 180, format = St
   }, [x, ...lines.map((line) => line.values)].map((one) => one.join()));
 
   return <div ref={place} class="chart" role="img" aria-label={label} />;
+}
+
+/** The values without a neighbour: no line shows them. None while all points are shown. */
+function alone(self: uPlot, line: number, all: boolean): number[] | null {
+  const values = self.data[line]!;
+  return all ? null : [...values.keys()].filter((at) => values[at] !== null && (values[at - 1] ?? values[at + 1] ?? null) === null);
 }
 
 /** A time in seconds since 1970 in the reader's time zone, without the date. */

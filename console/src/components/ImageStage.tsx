@@ -47,7 +47,8 @@ export function ImageStage(props: ImageStageProps) {
     const context = element.getContext("2d");
     if (!context || !size) return;
     context.scale(ratio, ratio);
-    objects.forEach((object, at) => draw(context, object, scale, at === active, objects.length <= labelled || at === active));
+    objects.forEach((object, at) => draw(context, object, scale, at === active));
+    objects.forEach((object, at) => (objects.length <= labelled || at === active) && tag(context, object, scale)); // over all outlines
   }, [size, width, height, objects, active]);
   const hover = (event: PointerEvent) => {
     if (!onActive) return;
@@ -88,7 +89,7 @@ function smallestAt(objects: readonly StageObject[], x: number, y: number): numb
   return best;
 }
 
-function draw(context: CanvasRenderingContext2D, object: StageObject, scale: number, active: boolean, labelled: boolean): void {
+function draw(context: CanvasRenderingContext2D, object: StageObject, scale: number, active: boolean): void {
   const colour = object.colour ?? nameColour(object.label);
   const path = new Path2D();
   if (object.rings?.length) {
@@ -125,8 +126,12 @@ function draw(context: CanvasRenderingContext2D, object: StageObject, scale: num
     context.strokeStyle = point.visible === false ? colour : "rgb(0 0 0 / 0.7)";
     context.stroke();
   }
+  context.restore();
+}
+
+function tag(context: CanvasRenderingContext2D, object: StageObject, scale: number): void {
   const bounds = boundsOf(object);
-  if (labelled && bounds) {
+  if (bounds) {
     const text = object.score === null || object.score === undefined ? object.label : `${object.label} ${object.score.toFixed(2)}`;
     context.font = "12px system-ui, sans-serif";
     const wide = context.measureText(text).width + 8;
@@ -134,8 +139,7 @@ function draw(context: CanvasRenderingContext2D, object: StageObject, scale: num
     const top = bounds[1] * scale >= 18 ? bounds[1] * scale - 18 : bounds[1] * scale;
     context.fillStyle = "rgb(16 19 23 / 0.82)";
     context.fillRect(left, top, wide, 17);
-    context.fillStyle = colour;
+    context.fillStyle = object.colour ?? nameColour(object.label);
     context.fillText(text, left + 4, top + 12.5);
   }
-  context.restore();
 }

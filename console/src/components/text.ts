@@ -12,10 +12,8 @@ export const words = defineText({
     unreachable: "The server cannot be reached. Is it running? This page tries again by itself.",
     reference: (id: string) => `Request ${id}: the server's log has the details.`,
     unexpected: "This page made a mistake. Reload it; if it stays, report the message below.",
-    delete: "Delete",
     save: "Save",
     open: "Open",
-    more: "Show more",
     time: "time",
     states: {
       queued: "queued",
@@ -36,10 +34,8 @@ export const words = defineText({
     unreachable: "无法连接服务器。服务器在运行吗？本页会自动重试。",
     reference: (id: string) => `请求 ${id}：详情见服务器日志。`,
     unexpected: "本页出错了。请刷新；若仍出现，请反馈下面的信息。",
-    delete: "删除",
     save: "保存",
     open: "打开",
-    more: "显示更多",
     time: "时间",
     states: {
       queued: "排队中",

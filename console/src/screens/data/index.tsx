@@ -37,7 +37,7 @@ function DatasetPage({ id, part }: { id: string; part: string }) {
   );
   const back = (
     <p>
-      <a class="row" href={link(["data"])}>
+      <a class="back" href={link(["data"])}>
         <Icon name="back" size={16} />
         {t.back}
       </a>
@@ -64,7 +64,7 @@ function DatasetPage({ id, part }: { id: string; part: string }) {
       {back}
       <UnderWay />
       <div class="row between">
-        <div class="stack tight">
+        <div class="stack tight head">
           <h1>{dataset.name}</h1>
           <Facts dataset={dataset} />
         </div>

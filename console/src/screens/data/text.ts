@@ -232,7 +232,7 @@ export const text = defineText({
     tabsLabel: "数据集的各部分",
     back: "所有数据集",
     actions: { annotate: "标注", export: "导出", prelabel: "预标注", train: "训练", delete: "删除", add: "添加图像" },
-    needs: (scope: string) => `您的令牌没有“${scope}”权限。`,
+    needs: (scope: string) => `你的令牌没有“${scope}”权限。`,
     overview: {
       images: "图像",
       objects: "目标",
@@ -314,7 +314,7 @@ export const text = defineText({
       export: "导出",
     },
     connect: {
-      intro: "把下面的地址填入标注工具：它会从您的模型获得预标注，标注结果会回到这里。",
+      intro: "把下面的地址填入标注工具：它会从你的模型获得预标注，标注结果会回到这里。",
       labelStudio: "Label Studio：Settings → Model → Connect Model",
       labelStudioHook: "Label Studio：其 Webhook（自动创建；有令牌时添加请求头 Authorization: Bearer TOKEN）",
       xany: "X-AnyLabeling：启动前设置",

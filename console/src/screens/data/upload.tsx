@@ -50,7 +50,7 @@ export function Uploader({ purpose, dataset }: UploaderProps) {
   return (
     <>
       <p>
-        <a class="row" href={dataset ? link(["data", dataset.id, "images"]) : link(["data"])}>
+        <a class="back" href={dataset ? link(["data", dataset.id, "images"]) : link(["data"])}>
           <Icon name="back" size={16} />
           {dataset ? dataset.name : text().back}
         </a>
@@ -75,8 +75,11 @@ export function Uploader({ purpose, dataset }: UploaderProps) {
           {purpose === "upload" && (
             <>
               <p class="muted">{t.formats}</p>
-              <details>
-                <summary>{t.options}</summary>
+              <details class="schema-advanced">
+                <summary>
+                  <Icon name="next" size={16} />
+                  {t.options}
+                </summary>
                 <div class="columns data-options">
                   <Name name={name} setName={setName} />
                   <Task task={task} setTask={setTask} auto />

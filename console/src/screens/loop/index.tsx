@@ -230,9 +230,9 @@ function Row({ entry }: { entry: Entry }) {
             </a>
           )}
           {entry.compared && <a href={link(["models", entry.compared[1]!, "compare"], { a: entry.compared[0] })}>{t.compare}</a>}
-          {entry.model_id && entry.kind !== "deleted" && <a href={link(["models", entry.model_id])}>{t.model}</a>}
-          {entry.job_id && <a href={link(["train", entry.job_id])}>{t.job}</a>}
-          {entry.kind === "corrections" && entry.dataset && <a href={link(["data", entry.dataset.split("@")[0]!, "revisions"])}>{t.data}</a>}
+          {entry.model_id && entry.kind !== "deleted" && where?.to !== "model" && <a href={link(["models", entry.model_id])}>{t.model}</a>}
+          {entry.job_id && where?.to !== "job" && <a href={link(["train", entry.job_id])}>{t.job}</a>}
+          {entry.kind === "corrections" && entry.dataset && where?.to !== "data" && <a href={link(["data", entry.dataset.split("@")[0]!, "revisions"])}>{t.data}</a>}
         </p>
       </div>
     </li>

@@ -55,7 +55,6 @@ export const text = defineText({
     goPromote: "Compare",
     goCorrect: "Go to Data",
     goTrain: "New training",
-    listening: "New entries appear by themselves.",
   },
   zh: {
     title: "闭环",
@@ -123,6 +122,5 @@ export const text = defineText({
     goPromote: "比较",
     goCorrect: "前往数据",
     goTrain: "新建训练",
-    listening: "新的记录会自动出现。",
   },
 });

@@ -35,8 +35,9 @@ export function Compare({ b }: { b: string }) {
   return (
     <>
       <nav aria-label={t.all}>
-        <a class="small" href={link(["models", b])}>
-          ← {b}
+        <a class="back" href={link(["models", b])}>
+          <Icon name="back" size={16} />
+          {b}
         </a>
       </nav>
       <div class="row between">
@@ -168,7 +169,7 @@ function Figures({ compared, type }: { compared: Comparison; type: Model["type"]
               <td class="nowrap">{metricName("inference_time", null)}</td>
               <td class="number">{number(compared.speed.inference.a, 1)}</td>
               <td class="number">{number(compared.speed.inference.b, 1)}</td>
-              <td class="number">{number(compared.speed.inference.delta, 1)}</td>
+              <td class="number">{number(compared.speed.inference.delta, 1).replace("-", "−")}</td>
               <td />
             </tr>
           )}

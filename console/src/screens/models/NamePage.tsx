@@ -44,8 +44,9 @@ export function NamePage({ name }: { name: string }) {
   return (
     <>
       <nav aria-label={t.all}>
-        <a class="small" href={link(["models"])}>
-          ← {t.all}
+        <a class="back" href={link(["models"])}>
+          <Icon name="back" size={16} />
+          {t.all}
         </a>
       </nav>
       <div class="row between">

@@ -62,8 +62,9 @@ export function VersionPage({ id }: { id: string }) {
   return (
     <>
       <nav aria-label={t.all}>
-        <a class="small" href={link(["models", model.name])}>
-          ← {model.name}
+        <a class="back" href={link(["models", model.name])}>
+          <Icon name="back" size={16} />
+          {model.name}
         </a>
       </nav>
       <div class="row between">

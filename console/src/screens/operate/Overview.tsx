@@ -200,7 +200,7 @@ function Drift({ stats }: { stats: Stats }) {
           {stats.drift.map((one) => (
             <li key={one.model_id} class="stack tight">
               <div class="row between">
-                <a class="mono grow operate-word" href={link(["models", one.model_id])}>
+                <a class="mono operate-word" href={link(["models", one.model_id])}>
                   {one.model_id}
                 </a>
                 <Badge kind={kinds[one.verdict] ?? "plain"}>
@@ -227,7 +227,7 @@ function Loaded({ stats }: { stats: Stats }) {
         <ul class="plain operate-list">
           {stats.loaded.map((one) => (
             <li key={`${one.runner} ${one.model_id}`} class="row between">
-              <a class="mono grow operate-word" href={link(["models", one.model_id])}>
+              <a class="mono operate-word" href={link(["models", one.model_id])}>
                 {one.model_id}
               </a>
               <span class="muted small">

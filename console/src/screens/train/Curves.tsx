@@ -4,6 +4,7 @@ import { Button } from "../../components/Button";
 import { Chart, type Line } from "../../components/Chart";
 import { Loading } from "../../components/Feedback";
 import { Select } from "../../components/Field";
+import { Icon } from "../../components/Icon";
 import { useLoad } from "../../load";
 import { route, setQuery } from "../../router";
 import { ago, number } from "../../text";
@@ -157,6 +158,7 @@ function AllCurves({ history }: { history: Epoch[] }) {
   return (
     <details class="schema-advanced" onToggle={(event) => setOpen(event.currentTarget.open)}>
       <summary>
+        <Icon name="next" size={16} />
         {t.allCurves} ({number(rest.length)})
       </summary>
       {open && (

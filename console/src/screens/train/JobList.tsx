@@ -203,8 +203,8 @@ function JobTable({ jobs }: { jobs: Job[] }) {
         <thead>
           <tr>
             <th>{t.job}</th>
-            <th>{t.kind}</th>
             <th>{t.status}</th>
+            <th>{t.kind}</th>
             <th>{t.quality}</th>
             <th class="train-wide">{t.by}</th>
             <th>{t.created}</th>
@@ -218,13 +218,13 @@ function JobTable({ jobs }: { jobs: Job[] }) {
                 <a href={link(["train", job.job_id])}>{nameOf(job)}</a>
               </td>
               <td>
-                <KindBadge job={job} />
-              </td>
-              <td>
                 <JobState state={job.status} />
               </td>
+              <td>
+                <KindBadge job={job} />
+              </td>
               <td class="nowrap">{result(job)}</td>
-              <td class="train-wide">{job.started_by ?? "–"}</td>
+              <td class="train-wide">{starter(job)}</td>
               <td class="nowrap">{ago(job.created_at)}</td>
               <td class="number nowrap train-wide">{took(job)}</td>
             </tr>
@@ -241,6 +241,10 @@ function result(job: Job): string {
   const name = mainMetric([{ epoch: 1, seconds: null, metrics, at: "" }]);
   const value = name ? metrics[name] : null;
   return name && value !== null && value !== undefined ? `${name} ${shortly(value)}` : "–";
+}
+
+export function starter(job: Job): string {
+  return job.started_by === "open" ? text().open : (job.started_by ?? "–");
 }
 
 export function took(job: Job): string {

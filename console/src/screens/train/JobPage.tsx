@@ -12,7 +12,7 @@ import { link, navigate, route } from "../../router";
 import { may } from "../../session";
 import { bytes, percent, time } from "../../text";
 import { Curves } from "./Curves";
-import { whereabouts, took } from "./JobList";
+import { starter, took, whereabouts } from "./JobList";
 import { isFinal, LIVE_MS, nameOf, readJob, type Job } from "./jobs";
 import { Log } from "./Log";
 import { modePath, ordered, requested, rows } from "./settings";
@@ -33,7 +33,7 @@ export function JobPage({ id }: { id: string }) {
   const part = asked && PARTS.includes(asked) ? asked : job && job.kind !== "training" ? "log" : "curves";
   return (
     <>
-      <a class="train-back" href={link(["train"])}>
+      <a class="back" href={link(["train"])}>
         <Icon name="back" size={16} />
         {t.back}
       </a>
@@ -61,7 +61,7 @@ function Head({ job, changed }: { job: Job; changed: (job: Job) => void }) {
   return (
     <>
       <div class="row between">
-        <div class="stack tight grow">
+        <div class="stack tight head">
           <h1>
             {nameOf(job)} <span class="muted train-kind">{kind}</span>
           </h1>
@@ -207,7 +207,7 @@ function Settings({ job }: { job: Job }) {
   const body = JSON.stringify(asked).replaceAll("'", "'\\''");
   const curl = `curl -H 'Content-Type: application/json' \\\n  ${location.origin}${address(`/api/training/${modePath(job.mode)}`)} \\\n  -d '${body}'`;
   const facts: [string, string][] = [
-    [t.by, job.started_by ?? "–"],
+    [t.by, starter(job)],
     [t.created, time(job.created_at)],
     [t.requestId, job.request_id ?? "–"],
     [t.files, bytes(job.size_bytes)],

@@ -46,7 +46,7 @@ export function ModeChoice() {
 
 function Back() {
   return (
-    <a class="train-back" href={link(["train"])}>
+    <a class="back" href={link(["train"])}>
       <Icon name="back" size={16} />
       {text().back}
     </a>

@@ -142,12 +142,12 @@ function Shown({ image, a, b, threshold, models }: { image: Chosen; a: string; b
           />
         ))}
       </div>
-      <div class="row between">
-        <h2>{t.use}</h2>
+      <div class="row">
         <Button icon="annotate" reason={!may("annotate") && t.annotateReason} onClick={() => setAnnotating(true)}>
           {t.annotate}
         </Button>
       </div>
+      <h2>{t.use}</h2>
       <div class="columns">
         <Code label={t.commandCurl} text={curl(call)} />
         <Code label={t.commandPython} text={python(call)} />
