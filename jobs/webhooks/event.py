@@ -10,7 +10,7 @@ from typing import Any
 from pydantic_core import to_json
 
 MAX_BODY = 64 * 1024  # bytes of a request body
-# Fields of a job that deliveries do not contain; the last two are those of jobs that have not ended.
+# Fields of a job that deliveries do not contain; the last two are of jobs that have not ended.
 OMITTED = ("config", "log_path", "size_bytes", "eta_s", "queue_position")
 SCHEME = "v1"
 
