@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import PurePath
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from fastapi import Request
-from pydantic import Field, field_validator
+from pydantic import Field, WithJsonSchema, field_validator
 from starlette.datastructures import FormData, UploadFile
 
 from annotation.known_names import tidy
@@ -42,7 +42,10 @@ class UploadFields(RequestFields):
 
     name: str = Field("", max_length=100, description="a name of at most 100 characters")
     task: Task | None = Field(None, description=TASKS)
-    classes: tuple[str, ...] = Field((), description=CLASSES)
+    # A form's field is one text.
+    classes: Annotated[tuple[str, ...], WithJsonSchema({"type": "string"})] = Field(
+        (), description=CLASSES
+    )
     background: bool = Field(False, description=BACKGROUND)
 
     @field_validator("classes", mode="before")

@@ -35,6 +35,8 @@ checks.negative_data_rejection.enabled = false
         "/api/auto_annotate",
         "/api/auto_annotate/batch",
         "/models/{model_id}/promote",
+        "/api/datasets",
+        "/api/datasets/{dataset_id}/images",
     )
 )
 
