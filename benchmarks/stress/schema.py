@@ -39,6 +39,12 @@ checks.negative_data_rejection.enabled = false
         "/api/datasets/{dataset_id}/images",
     )
 )
+# A stream of events does not end.
+CHECKS += """
+[[operations]]
+include-name = "GET /events"
+enabled = false
+"""
 
 
 def main() -> int:

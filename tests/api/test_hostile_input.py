@@ -28,6 +28,7 @@ from tests.support.training_app import Service
 EXAMPLES = 8  # for each operation and kind
 SERVED = ("POST /infer", "POST /infer/base64", "POST /predict", "POST /annotate")
 UPLOADS = ("POST /api/datasets", "POST /api/datasets/{dataset_id}/images")
+ENDLESS = ("GET /events",)  # a stream; tests/api/console/test_events.py reads it
 BENTOML = ("POST /predict", "POST /annotate", "GET /livez", "GET /readyz")
 
 
@@ -87,7 +88,7 @@ def test_what_is_described_is_what_happens(
 ) -> None:
     monkeypatch.setattr(service.gateway, "runners", {"detector": Nobody(), "annotator": Nobody()})
     document = schemathesis.openapi.from_asgi("/openapi.json", service.app)
-    tried = attack(document, (), BENTOML)
+    tried = attack(document, (), (*BENTOML, *ENDLESS))
     assert len(tried) > 70
     assert {"POST /infer", "POST /train", "DELETE /models/{model_id}"} <= tried
 
