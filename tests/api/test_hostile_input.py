@@ -20,6 +20,7 @@ from schemathesis.core.result import Ok
 from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
+from errors import BackendUnavailable
 from inference.prediction import InferenceItem
 from tests.support.patience import PATIENCE
 from tests.support.serving import Server
@@ -36,6 +37,10 @@ class Nobody:
     """In the runners' place: they are not there."""
 
     up = False
+    batchers: tuple[Any, ...] = ()
+
+    async def status(self) -> dict[str, Any]:
+        raise BackendUnavailable("There is no runner.", retry_after=1)
 
     async def predict(self, item: InferenceItem) -> None:
         raise AssertionError("a request without an image reached a runner")
