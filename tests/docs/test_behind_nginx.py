@@ -131,7 +131,7 @@ def test_the_prefix_alone_leads_to_the_page(proxy: httpx.Client) -> None:
 
 @pytest.mark.parametrize("page", ["", "docs", "redoc"])
 def test_what_pages_load_and_link_keeps_the_prefix(proxy: httpx.Client, page: str) -> None:
-    answer = proxy.get(page)
+    answer = proxy.get(page, headers={"Accept": "text/html"})
     assert answer.status_code == 200
     addresses = re.findall(r"(?:src|href)=\"([^\"]+)\"", answer.text)
     addresses += re.findall(r"['\"](openapi\.json)['\"]", answer.text)
