@@ -6,7 +6,7 @@ Only the migrations (Alembic) create and change tables, when a process opens the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,7 +38,7 @@ from settings import Settings
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0013"  # the newest revision in `migrations/versions`
+HEAD = "0014"  # the newest revision in `migrations/versions`
 BEFORE_ALEMBIC = 3  # versions without Alembic refuse a schema number from this one on
 BUSY_TIMEOUT = 30.0  # seconds that a job or command waits while the SQLite file is locked
 REQUEST_TIMEOUT = 3.0  # the same in the gateway, whose clients wait
@@ -90,6 +90,10 @@ class Database:
         settings: Provide the URL.
         patience: Seconds that a transaction waits while another process locks a SQLite file.
 
+    Attributes:
+        fence: Called at the beginning of every write transaction, which it refuses by raising. In
+            the process of a job it checks that the job is still assigned to this process.
+
     Raises:
         Conflict: A restore into the home was killed: what is there is neither the old nor the new.
         DatabaseBusy: It is locked or cannot be reached.
@@ -100,6 +104,7 @@ class Database:
         if sentence := unfinished_restore(settings.home):
             raise Conflict(sentence)
         self.settings = settings
+        self.fence: Callable[[Session], None] | None = None
         self.engine = _engine(settings, patience)
         with client_errors(), _schema_lock(settings, patience):
             self._ensure_schema()
@@ -118,6 +123,8 @@ class Database:
             session.begin(),
         ):
             session.connection(execution_options={"visionloop_write": True})
+            if self.fence is not None:
+                self.fence(session)
             yield session
         if session.info.get(CHANGED):
             signal_change(self.settings.paths.changes)

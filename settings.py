@@ -42,10 +42,13 @@ Engine = Literal["auto", "onnxruntime", "openvino", "int8", "torch", "tensorrt"]
 PREFIX = "VISIONLOOP_"
 SHORTEST_SECRET = 16  # characters
 LONGEST_ADDRESS = 2000  # characters
-OTHER_VARIABLES = frozenset({"VISIONLOOP_JOB", "VISIONLOOP_PYTHON", "VISIONLOOP_URL"})
+OTHER_VARIABLES = frozenset(
+    {"VISIONLOOP_CLAIM", "VISIONLOOP_JOB", "VISIONLOOP_PYTHON", "VISIONLOOP_URL"}
+)
 """Variables with our prefix that are not settings.
 
-VISIONLOOP_JOB is set for a job's process; the others are read by shell commands.
+VISIONLOOP_JOB and VISIONLOOP_CLAIM are set for a job's process; the others are read by shell
+commands.
 """
 
 ROOT_PATH = r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]{1,100}){1,10}"

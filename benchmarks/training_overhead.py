@@ -131,7 +131,8 @@ def run_job(folder: Path) -> dict[str, float]:
     recipe = plan(request, Registry(Database(settings)), _Paths(), settings)
     store = JobStore(Database(settings))
     row = store.create("training", config={}, recipe=recipe.model_dump(mode="json"))
-    store.start(row.id, os.getpid(), 0.0)
+    store.claim(row.id, "benchmark")
+    store.start(row.id, "benchmark")
     times = _Times()
     build, hooks = trainer.make_trainer, {"on_train_start": times.begin, "on_train_end": times.end}
 

@@ -10,6 +10,7 @@ from typing import cast
 from filelock import Timeout
 
 from jobs.artifacts import clear, kept_by
+from jobs.claims import is_of_this_machine
 from jobs.finalizer import JobFinalizer, Published, dispatcher_lock
 from jobs.logs import LogWriter
 from jobs.processes import is_alive
@@ -28,9 +29,14 @@ def status_of(job: Job) -> Status:
     Until the dispatcher notices that a worker died, the status in the table is `running`. Such a
     job is shown as `queued`, because it is going to be retried.
     """
-    if job.status == "running" and job.outcome is None and not is_alive(job.pid, job.pid_started):
+    if job.status == "running" and job.outcome is None and _is_gone(job):
         return "queued"
     return cast("Status", job.status)
+
+
+def _is_gone(job: Job) -> bool:
+    """Whether the worker of a running job has ended, as far as this machine can tell."""
+    return is_of_this_machine(job.claim) and not is_alive(job.pid, job.pid_started)
 
 
 async def cancel(
@@ -68,7 +74,7 @@ async def cancel(
     while not job.is_final and time.monotonic() - began < patience:
         await asyncio.sleep(CANCEL_POLL)
         job = await asyncio.to_thread(store.get, job_id)
-        gone = not job.is_final and not is_alive(job.pid, job.pid_started)
+        gone = not job.is_final and _is_gone(job)
         if gone and time.monotonic() - began > orphaned_after:
             await asyncio.to_thread(_recover_orphan, store, settings, published, job_id)
             job = await asyncio.to_thread(store.get, job_id)

@@ -26,6 +26,7 @@ from disk_space import no_room
 from errors import DatabaseBusy, JobNotFound
 from inference.device import cuda_devices, device
 from jobs.artifacts import clear
+from jobs.claims import CLAIM_ENV, local_claim
 from jobs.finalizer import KILLED, JobFinalizer, dispatcher_lock, published_in
 from jobs.logs import LogWriter
 from jobs.processes import (
@@ -138,6 +139,7 @@ class Running:
 
     Attributes:
         job: The row when the worker was started.
+        claim: The worker's claim on it.
         process: The worker.
         log: The log of the job.
         drain: The thread that copies the worker's output to the log.
@@ -155,6 +157,7 @@ class Running:
     """
 
     job: Job
+    claim: str
     process: subprocess.Popen[bytes]
     log: LogWriter
     drain: threading.Thread
@@ -339,7 +342,7 @@ class Dispatcher:
             return
         for job in await asyncio.to_thread(self.store.queued, self.slots, kinds):
             if job.id not in self._running and free > 0 and not self._shutdown.is_set():
-                free -= self._launch(job)
+                free -= await self._launch(job)
 
     async def _fill_idle(self) -> None:
         """Run one job of an idle kind while no other job waits or runs; else end it for now."""
@@ -356,11 +359,15 @@ class Dispatcher:
 
     # --- one worker
 
-    def _launch(self, job: Job) -> bool:
+    async def _launch(self, job: Job) -> bool:
         """Start a worker in the event loop's thread. Returns whether it was started."""
         writer = LogWriter(self.store.log(job.id))
         if (lacking := self._machine.lacking_room(self.settings)) is not None:
             return self._refuse(job, writer, lacking)
+        claim = local_claim()
+        claimed = await asyncio.to_thread(self.store.claim, job.id, claim)
+        if not claimed or self._shutdown.is_set():
+            return False
         gpu, kills = self._free_gpu(), self._machine.memory_kills()
         reading, writing = os.pipe()
         try:
@@ -368,7 +375,7 @@ class Dispatcher:
             process = self._machine.start(
                 self._command(job),
                 cwd=ROOT,
-                env=self._environment(job, gpu),
+                env=self._environment(job, claim, gpu),
                 stdin=subprocess.DEVNULL,
                 stdout=writing,
                 stderr=writing,
@@ -383,7 +390,7 @@ class Dispatcher:
         writer.say(f"Process {process.pid} started{again}.")
         with of_request(job.request_id):
             log.info("Job %s, %s: process %d started%s", job.id, job.kind, process.pid, again)
-        running = Running(job, process, writer, drain, gpu, kills)
+        running = Running(job, claim, process, writer, drain, gpu, kills)
         running.epoch = job.checkpoint
         self._running[job.id] = running
         running.watch = asyncio.create_task(self._watch(running))
@@ -396,8 +403,8 @@ class Dispatcher:
             writer.say(f"The worker cannot be started yet: {str(error).rstrip('.')}.")
         return False
 
-    def _environment(self, job: Job, gpu: str | None) -> dict[str, str]:
-        ours = {JOB_ENV: job.id, "PYTHONUNBUFFERED": "1"}
+    def _environment(self, job: Job, claim: str, gpu: str | None) -> dict[str, str]:
+        ours = {JOB_ENV: job.id, CLAIM_ENV: claim, "PYTHONUNBUFFERED": "1"}
         if gpu is not None:
             ours["CUDA_VISIBLE_DEVICES"] = gpu
         inherited = {k: v for k, v in os.environ.items() if k != "PROMETHEUS_MULTIPROC_DIR"}
@@ -476,9 +483,11 @@ class Dispatcher:
                 self._awaited[job_id].set()
 
     async def _mark_running(self, running: Running) -> bool:
-        pid = running.process.pid
+        job_id, pid = running.job.id, running.process.pid
         try:
-            return await asyncio.to_thread(self.store.start, running.job.id, pid, started_at(pid))
+            return await asyncio.to_thread(
+                self.store.start, job_id, running.claim, pid, started_at(pid)
+            )
         except Exception:
             log.exception("Job %s could not be marked as running", running.job.id)
             return False

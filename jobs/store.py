@@ -19,6 +19,7 @@ from typing import Any, Literal, cast
 
 from sqlalchemy import (
     JSON,
+    ColumnElement,
     CursorResult,
     Float,
     Integer,
@@ -39,6 +40,7 @@ from disk_space import check_room
 from errors import Conflict, JobNotFound, RateLimited, without_server_paths
 from jobs.caller import CALLER, public_name
 from jobs.epochs import EpochRow
+from jobs.handle import JobCancelled
 from jobs.logs import LogWriter
 from jobs.states import FINAL, Status
 from jobs.webhooks.deliveries import enqueue
@@ -100,7 +102,8 @@ class Job(Base):
     epoch_seconds: Mapped[float | None] = mapped_column(Float)  # duration of the last full epoch
     metrics: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
 
-    pid: Mapped[int | None] = mapped_column(Integer)
+    claim: Mapped[str | None] = mapped_column(String(120))  # of its worker; see `jobs.claims`
+    pid: Mapped[int | None] = mapped_column(Integer)  # of a worker on the dispatcher's machine
     pid_started: Mapped[float | None] = mapped_column(Float)  # detects a reused pid
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     crashes: Mapped[int] = mapped_column(Integer, default=0)  # since the last new checkpoint
@@ -389,13 +392,29 @@ class JobStore:
 
     # --- written by the worker
 
-    def note(self, job_id: str, pid: int, **values: Any) -> str | None:
-        """Write values that the worker `pid` reports.
+    def fence(self, job_id: str, claim: str) -> None:
+        """Have the worker with this claim write only while the job is assigned to it.
+
+        From now on every write transaction of this store's database, of whatever table, begins with
+        a check of the job's row, which stays locked until the transaction ends. It raises
+        `JobCancelled` once the job has ended or was given to another worker. So a worker that was
+        given up publishes no model.
+        """
+        mine = select(Job.id).where(*_mine(job_id, claim)).with_for_update()
+
+        def check(session: Session) -> None:
+            if session.scalar(mine) is None:
+                raise JobCancelled
+
+        self.database.fence = check
+
+    def note(self, job_id: str, claim: str, **values: Any) -> str | None:
+        """Write values that the worker with this claim reports.
 
         Returns:
             The status of the job; None if it is no longer assigned to this worker.
         """
-        mine = (Job.id == job_id, Job.pid == pid, Job.status.in_(LIVE))
+        mine = _mine(job_id, claim)
         with self.database.write() as session:
             _execute(session, update(Job).where(*mine).values(updated_at=now(), **values))
             status: str | None = session.scalar(select(Job.status).where(*mine))
@@ -404,17 +423,17 @@ class JobStore:
     def add_epoch(
         self,
         job_id: str,
-        pid: int,
+        claim: str,
         epoch: int,
         seconds: float | None,
         metrics: Mapping[str, float | None],
     ) -> None:
-        """Add an epoch that the worker `pid` finished to the job's history.
+        """Add an epoch that the worker with this claim finished to the job's history.
 
         It replaces the entry of the same epoch, and those of later ones, which an earlier attempt
         left. Nothing is written if the job is no longer assigned to this worker.
         """
-        mine = (Job.id == job_id, Job.pid == pid, Job.status.in_(LIVE))
+        mine = _mine(job_id, claim)
         repeated = (EpochRow.job_id == job_id, EpochRow.epoch >= epoch)
         with self.database.write() as session:
             if session.scalar(select(Job.id).where(*mine)) is not None:
@@ -425,8 +444,33 @@ class JobStore:
 
     # --- written by the dispatcher
 
-    def start(self, job_id: str, pid: int, pid_started: float) -> bool:
-        """Set a queued job to running, in process `pid`. Returns False if it was not queued."""
+    def claim(self, job_id: str, claim: str) -> bool:
+        """Write the claim of the worker that is to be started for a queued job.
+
+        Returns False if the job is not queued. A later claim replaces an earlier one.
+        """
+        queued = (Job.id == job_id, Job.status == "queued")
+        with self.database.write() as session:
+            return _execute(session, update(Job).where(*queued).values(claim=claim)) == 1
+
+    def start(
+        self,
+        job_id: str,
+        claim: str,
+        pid: int | None = None,
+        pid_started: float | None = None,
+    ) -> bool:
+        """Set a queued job to running, by the worker with this claim.
+
+        Args:
+            job_id: The job.
+            claim: The claim that its row has.
+            pid: The worker's process, if it runs on this machine.
+            pid_started: See `jobs.processes.started_at`.
+
+        Returns:
+            False if the job was not queued, or has another claim by now.
+        """
         values = {
             "status": "running",
             "pid": pid,
@@ -435,13 +479,14 @@ class JobStore:
             "started_at": func.coalesce(Job.started_at, now()),
             "updated_at": now(),
         }
-        return self._move(job_id, ("queued",), values)
+        return self._move(job_id, ("queued",), values, Job.claim == claim)
 
     def requeue(self, job_id: str, crashed: bool) -> bool:
         """Return a running job whose process has ended to its former place in the queue."""
         resumes = (Job.checkpoint > 0) | (Job.checkpoint_batch > 0)
         values = {
             "status": "queued",
+            "claim": None,
             "pid": None,
             "pid_started": None,
             "crashes": Job.crashes + crashed,
@@ -462,6 +507,7 @@ class JobStore:
         assert status in FINAL
         ended: dict[str, Any] = {
             "status": status,
+            "claim": None,
             "pid": None,
             "finished_at": now(),
             "updated_at": now(),
@@ -472,9 +518,15 @@ class JobStore:
             ended["progress"] = 100.0
         return self._move(job_id, ("queued", *LIVE), ended | values)
 
-    def _move(self, job_id: str, origins: tuple[Status, ...], values: Mapping[str, Any]) -> bool:
+    def _move(
+        self,
+        job_id: str,
+        origins: tuple[Status, ...],
+        values: Mapping[str, Any],
+        *more: ColumnElement[bool],
+    ) -> bool:
         """Change the status in one statement, so that only one of two concurrent calls succeeds."""
-        place = (Job.id == job_id, Job.status.in_(origins))
+        place = (Job.id == job_id, Job.status.in_(origins), *more)
         with self.database.write() as session:
             moved = _execute(session, update(Job).where(*place).values(**values)) == 1
             if moved and values["status"] in FINAL:
@@ -498,6 +550,11 @@ def _row(session: Session, job_id: str) -> Job:
     if job is None:
         raise JobNotFound(f"No job {job_id[:80]!r}. GET /jobs lists them; give an id, {RULE}.")
     return job
+
+
+def _mine(job_id: str, claim: str) -> tuple[ColumnElement[bool], ...]:
+    """The conditions under which a job is assigned to the worker with this claim."""
+    return Job.id == job_id, Job.claim == claim, Job.status.in_(LIVE)
 
 
 def _execute(session: Session, statement: Update) -> int:

@@ -32,6 +32,7 @@ from database import FAILURES, Database
 from disk_space import check_room, is_disk_full
 from errors import DatabaseBusy, VisionLoopError
 from files import delete_abandoned
+from jobs.claims import CLAIM_ENV
 from jobs.failures import DISK_FULL, reason
 from jobs.handle import JobCancelled
 from jobs.pace import Pace
@@ -53,7 +54,7 @@ Work = Callable[["WorkerJob", Job, Registry], dict[str, Any]]
 
 
 class WorkerJob:
-    """A JobHandle that writes to the job's row."""
+    """A JobHandle that writes to the job's row, under the claim that the row has."""
 
     def __init__(self, store: JobStore, job: Job, tries: int = TRIES) -> None:
         self.id = job.id
@@ -63,7 +64,7 @@ class WorkerJob:
         self._store = store
         self._config = job.config
         self._tries = tries
-        self._pid = os.getpid()
+        self._claim = job.claim or ""
         self._first = job.checkpoint
         self._whole = job.checkpoint_batch == 0  # whether the first epoch starts at its first batch
         self._epoch_began: float | None = None
@@ -118,7 +119,7 @@ class WorkerJob:
         whole = self._whole and self._epoch_began is not None
         seconds = time.monotonic() - (self._epoch_began or 0.0) if whole else None
         with self._tolerant("An epoch's metrics"):
-            self._store.add_epoch(self.id, self._pid, epoch, seconds, finite(metrics))
+            self._store.add_epoch(self.id, self._claim, epoch, seconds, finite(metrics))
 
     def checkpointed(self, epoch: int, batch: int = 0) -> None:
         self._pending |= {"checkpoint": epoch, "checkpoint_batch": batch, "crashes": 0}
@@ -150,7 +151,7 @@ class WorkerJob:
     def _write(self) -> None:
         self._written = time.monotonic()
         with self._tolerant("Progress"):
-            status = self._store.note(self.id, self._pid, **self._pending)
+            status = self._store.note(self.id, self._claim, **self._pending)
             self._pending = {}
             self._stopping = status != "running"
 
@@ -174,7 +175,7 @@ class WorkerJob:
         """Write values to the row, and try again if that fails. Raises as `conclude`."""
         for left in reversed(range(self._tries)):
             try:
-                self._store.note(self.id, self._pid, **values)
+                self._store.note(self.id, self._claim, **values)
                 return
             except FAILURES:
                 if not left:
@@ -203,10 +204,12 @@ def main(work: Work) -> int:
     tracing.configure("job")
     ultralytics_env.prepare(settings.home)
     store = JobStore(Database(settings))
-    row = claimed(store, arguments.job_id)
+    claim = os.environ.get(CLAIM_ENV, "")
+    row = claimed(store, arguments.job_id, claim)
     if row is None:
         print("Job is not assigned to this process; exiting.", flush=True)
         return 1
+    store.fence(row.id, claim)
     REQUEST_ID.set(row.request_id)
     delete_abandoned(store.folder(row.id))  # left by an earlier attempt that was killed
     tracing.waited("job queue", row.created_at, row.traceparent)
@@ -230,8 +233,6 @@ def run(job: WorkerJob, row: Job, registry: Registry, work: Work) -> int:
         try:
             outcome = work(job, row, registry)
             job.conclude(outcome="completed", **outcome)
-        except JobCancelled:
-            return 128 + signal.SIGTERM
         except DatabaseBusy:  # no fault of the job: it resumes from its checkpoint
             traceback.print_exc()
             return 1
@@ -240,18 +241,22 @@ def run(job: WorkerJob, row: Job, registry: Registry, work: Work) -> int:
                 traceback.print_exc()
             job.conclude(outcome="failed", error=reason(error))
             return 1
+    except JobCancelled:
+        return 128 + signal.SIGTERM
     except FAILURES as error:  # not even the outcome could be written
         traceback.print_exc()
         return DISK_FULL if is_disk_full(error) else 1
     return 0
 
 
-def claimed(store: JobStore, job_id: str, timeout: float = CLAIM_TIMEOUT) -> Job | None:
-    """Wait until the job is assigned to this process. Returns its row, or None if it is not."""
+def claimed(store: JobStore, job_id: str, claim: str, timeout: float = CLAIM_TIMEOUT) -> Job | None:
+    """Wait until the job runs with this claim. Returns its row, or None if it does not."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         row = store.get(job_id)
-        if row.status == "running" and row.pid == os.getpid():
+        if row.claim != claim:
+            return None
+        if row.status == "running":
             return row
         if row.status != "queued":
             return None

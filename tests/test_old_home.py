@@ -31,12 +31,14 @@ from annotation.recipe import AnnotationRecipe
 from api.app import create_app, with_middleware
 from database import Database
 from evaluation.recipe import EvaluationRecipe
+from jobs.claims import CLAIM_ENV
 from jobs.processes import started_at
 from jobs.store import Job, JobStore
 from models_store.registry import Registry
 from models_store.store import ModelStore
 from serving.gateway import Gateway
 from settings import Settings
+from tests.support.dispatching import CLAIM
 from tests.support.make_old_home import answers, runners
 from tests.support.patience import PATIENCE
 from tests.support.serving import environment
@@ -157,11 +159,14 @@ def test_the_worker_does_a_job_that_the_old_version_queued(home: OldHome) -> Non
     """A training from scratch, which needs none of the weights that are left out."""
     moved_here(home)
     job = home.jobs.get(home.found["scratch"])
+    assert home.jobs.claim(job.id, CLAIM)
     process = subprocess.Popen(
-        [sys.executable, "-m", "worker", job.id], cwd=ROOT, env=environment(home.folder)
+        [sys.executable, "-m", "worker", job.id],
+        cwd=ROOT,
+        env=environment(home.folder) | {CLAIM_ENV: CLAIM},
     )
     try:
-        assert home.jobs.start(job.id, process.pid, started_at(process.pid))
+        assert home.jobs.start(job.id, CLAIM, process.pid, started_at(process.pid))
         assert process.wait(PATIENCE) == 0
     finally:
         process.kill()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
-import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,9 +27,10 @@ def finished_jobs(settings: Settings, count: int) -> None:
         config = {"data_path": "signs", "model_type": "n", "epochs": 50}
         name = f"signs-{number % 40}"
         job = store.create("training", config=config, recipe={}, mode="regular", model_name=name)
-        store.start(job.id, os.getpid(), time.time())
+        store.claim(job.id, "stage")
+        store.start(job.id, "stage")
         figures = {"mAP50_95": round(float(random.uniform(0.3, 0.9)), 4), "loss": 1.5}
-        store.note(job.id, os.getpid(), metrics=figures, current_epoch=50, total_epochs=50)
+        store.note(job.id, "stage", metrics=figures, current_epoch=50, total_epochs=50)
         store.finish(job.id, "completed")
     store.database.close()
 

@@ -14,6 +14,7 @@ from jobs.finalizer import JobFinalizer
 from jobs.states import SHARED
 from jobs.store import Job
 from settings import Settings
+from tests.support.dispatching import begin
 from tests.support.training_app import FORM, TASK, UNKNOWN, Service
 
 
@@ -118,8 +119,8 @@ STATUSES = [
 def test_every_status_in_each_view(service: Service, status: str, first: str, second: str) -> None:
     job = service.start()
     if status != "queued":
-        pid = service.run(job)
-        service.jobs.note(job.id, pid, progress=42.5, current_epoch=2, metrics={"loss": 0.5})
+        claim = service.run(job)
+        service.jobs.note(job.id, claim, progress=42.5, current_epoch=2, metrics={"loss": 0.5})
     if status == "stopping":
         service.jobs.request_cancel(job.id)
     elif status == "completed":
@@ -187,7 +188,7 @@ def test_the_openapi_document_explains_each_status(service: Service) -> None:
 
 def test_a_job_whose_process_is_gone_is_not_called_running(service: Service) -> None:
     job = service.start()
-    service.jobs.start(job.id, 2**22 + 1, 1.0)
+    begin(service.jobs, job.id, 2**22 + 1)
     assert service.get(f"/jobs/{job.id}")["status"] == "queued"
     assert service.get(f"/api/training/tasks/{job.id}")["status"] == "pending"
     answer = service.post(f"/api/training/tasks/{job.id}/cancel")

@@ -32,6 +32,7 @@ from models_store.store import ModelStore
 from models_store.versions import ModelVersion
 from monitoring.kept_images import KeptImages
 from settings import Settings, get_settings
+from tests.support.dispatching import begin
 from tests.support.shapes import write_shapes
 from tests.support.small_models import NAMES, make_engine_of_before, make_model
 from tests.support.trainer_job import RecordingJob
@@ -71,7 +72,7 @@ class Home:
         """Run a trial's job as the worker does, and end its row."""
         recording = self.job()
         run_trial(TrialRecipe.model_validate(job.recipe), recording, self.registry)
-        self.stores.jobs.start(job.id, 7, 1.0)
+        begin(self.stores.jobs, job.id)
         self.stores.jobs.finish(job.id, "completed")
         return recording
 
@@ -155,7 +156,7 @@ def test_a_new_machine_is_tried_again(home: Home) -> None:
 def test_a_trial_that_failed_is_not_repeated_by_itself(home: Home) -> None:
     model = home.publish()
     [job] = submit_due(home.stores)
-    home.stores.jobs.start(job.id, 7, 1.0)
+    begin(home.stores.jobs, job.id)
     home.stores.jobs.finish(job.id, "failed", "because")
     assert submit_due(home.stores) == []
     again = submit_trial(home.stores, model.id, {})
@@ -244,7 +245,7 @@ def test_a_trial_does_not_keep_a_model_from_being_deleted(home: Home, started: b
     model, stores = home.publish(), home.stores
     [job] = submit_due(stores)
     if started:
-        stores.jobs.start(job.id, 7, 1.0)
+        begin(stores.jobs, job.id)
     why = DecisionReason("test")
     kept = KeptImages(home.registry.settings)
     delete_model(model.id, why, home.registry, stores.jobs, stores.evaluations, kept)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from database import Database
 from jobs.changes import ChangedJobs, JobChanges
 from jobs.store import JobStore
 from settings import Settings
+from tests.support.dispatching import CLAIM, begin
 from tests.support.training_app import Service
 
 
@@ -32,8 +31,8 @@ def test_changes_are_found_once_each(jobs: JobStore) -> None:
     [found] = look(changes, jobs).changed
     assert (found.id, found.status) == (new.id, "queued")
     assert look(changes, jobs) == ChangedJobs()
-    assert jobs.start(old.id, os.getpid(), 0.0)
-    assert jobs.note(old.id, os.getpid(), progress=40.0) == "running"
+    assert begin(jobs, old.id)
+    assert jobs.note(old.id, CLAIM, progress=40.0) == "running"
     [found] = look(changes, jobs).changed
     assert (found.id, found.status, found.progress) == (old.id, "running", 40.0)
     jobs.finish(old.id, "failed", "It broke.")
@@ -48,7 +47,7 @@ def test_a_change_that_was_committed_late_is_found(service: Service) -> None:
     """Its time is older than that of the newest change, because its process waited for a lock."""
     jobs = service.jobs
     late, other = (jobs.create("annotation", config={}, recipe={}) for _ in range(2))
-    assert jobs.start(late.id, 1, 0.0)
+    assert begin(jobs, late.id)
     changes = JobChanges()
     look(changes, jobs)
     jobs.request_cancel(other.id)

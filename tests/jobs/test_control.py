@@ -10,7 +10,7 @@ from errors import Conflict, JobNotFound
 from jobs.control import cancel, status_of, wait_for_end
 from jobs.finalizer import Published, dispatcher_lock
 from jobs.store import Job, JobStore
-from tests.support.dispatching import submit
+from tests.support.dispatching import begin, submit
 from tests.support.patience import PATIENCE
 
 GONE = 2**22 + 1  # no process has this number
@@ -19,7 +19,7 @@ GONE = 2**22 + 1  # no process has this number
 def running_nowhere(store: JobStore) -> Job:
     """A running job whose process is gone."""
     job = submit(store)
-    assert store.start(job.id, GONE, 1.0)
+    assert begin(store, job.id, GONE, 1.0)
     return store.get(job.id)
 
 

@@ -41,8 +41,8 @@ async def completed(store: JobStore, dispatcher: Dispatcher) -> Job:
     """Submit a job and let it complete; the job as it was while it ran."""
     job = submit(store)
     started = await running(store, job)
-    assert started.pid is not None
-    store.note(job.id, started.pid, outcome="completed")
+    assert started.claim is not None
+    store.note(job.id, started.claim, outcome="completed")
     (store.folder(job.id) / "go").touch()
     await dispatcher.finished(job.id)
     return started
@@ -55,8 +55,8 @@ def test_jobs_run_one_after_the_other_in_the_order_they_came(store: JobStore) ->
             for job in jobs:
                 started = await running(store, job)
                 assert store.counts()["training", "running"] == 1
-                assert started.pid is not None
-                store.note(job.id, started.pid, outcome="completed", model_id=f"m:{job.number}")
+                assert started.claim is not None
+                store.note(job.id, started.claim, outcome="completed", model_id=f"m:{job.number}")
                 (store.folder(job.id) / "go").touch()
                 ended = await dispatcher.finished(job.id)
                 assert (ended.status, ended.progress) == ("completed", 100.0)
@@ -175,8 +175,8 @@ def test_a_worker_that_gets_further_each_time_is_never_given_up(store: JobStore)
         async with dispatching(store, f"{WAIT}; rm go; kill -9 $$") as dispatcher:
             for epoch in range(1, 6):
                 started = await attempt(epoch)
-                assert started.pid is not None
-                store.note(job.id, started.pid, checkpoint=epoch, crashes=0)
+                assert started.claim is not None
+                store.note(job.id, started.claim, checkpoint=epoch, crashes=0)
                 (store.folder(job.id) / "go").touch()
             assert (await attempt(6)).crashes == 1
             store.request_cancel(job.id)
@@ -210,8 +210,8 @@ def test_a_worker_that_says_why_it_failed_is_not_started_again(store: JobStore) 
         job = submit(store)
         async with dispatching(store, WAIT) as dispatcher:
             started = await running(store, job)
-            assert started.pid is not None
-            store.note(job.id, started.pid, outcome="failed", error="No pictures.")
+            assert started.claim is not None
+            store.note(job.id, started.claim, outcome="failed", error="No pictures.")
             (store.folder(job.id) / "go").touch()
             ended = await dispatcher.finished(job.id)
         assert (ended.status, ended.error, ended.attempts) == ("failed", "No pictures.", 1)
@@ -318,8 +318,8 @@ def test_a_locked_database_delays_the_end_of_a_job(
         async with dispatching(store, WAIT, timing=Timing(retry=0.05)) as dispatcher:
             job = submit(store)
             started = await running(store, job)
-            assert started.pid is not None
-            store.note(job.id, started.pid, outcome="completed")
+            assert started.claim is not None
+            store.note(job.id, started.claim, outcome="completed")
             waiting = asyncio.create_task(dispatcher.finished(job.id))
             with locked(settings.paths.database):
                 (store.folder(job.id) / "go").touch()
@@ -357,8 +357,8 @@ def test_a_job_of_an_idle_kind_waits_for_all_others_and_makes_way(store: JobStor
 
 async def completed_by_hand(store: JobStore, dispatcher: Dispatcher, job: Job) -> None:
     started = await running(store, job)
-    assert started.pid is not None
-    store.note(job.id, started.pid, outcome="completed")
+    assert started.claim is not None
+    store.note(job.id, started.claim, outcome="completed")
     (store.folder(job.id) / "go").touch()
     assert (await dispatcher.finished(job.id)).status == "completed"
 

@@ -15,8 +15,10 @@ from jobs.processes import marked
 from jobs.states import Status
 from jobs.store import JobStore
 from tests.support.dispatching import (
+    CLAIM,
     SCATTERED,
     WAIT,
+    begin,
     dispatching,
     left,
     left_of,
@@ -55,8 +57,8 @@ def test_a_stop_of_the_service_lets_a_worker_save_what_it_has(store: JobStore) -
         async with dispatching(store, SAVES):
             started = await running(store, job)
             await until((store.folder(job.id) / "ready").exists)
-            assert started.pid is not None
-            store.note(job.id, started.pid, checkpoint_batch=3, progress=7.0)
+            assert started.claim is not None
+            store.note(job.id, started.claim, checkpoint_batch=3, progress=7.0)
         assert (store.folder(job.id) / "saved").exists()
         found = store.get(job.id)
         assert (found.status, found.progress) == ("queued", 7.0)
@@ -123,11 +125,11 @@ def test_a_worker_that_gives_a_sign_of_life_is_let_be(store: JobStore, sign: str
         more = {"train_stall_minutes": patience / 60}
         async with dispatching(store, script, settings=more):
             started = await running(store, job)
-            assert started.pid is not None
+            assert started.claim is not None
             for step in range(steps):
                 await asyncio.sleep(0.5)
                 if sign == "progress":
-                    store.note(job.id, started.pid, progress=float(step))
+                    store.note(job.id, started.claim, progress=float(step))
             assert store.get(job.id).attempts == 1
 
     story(store, body)
@@ -149,11 +151,11 @@ def test_what_has_ended_keeps_its_log_its_figures_and_best_weights_without_a_mod
             note_best(folder / "checkpoints", 7)
         async with dispatching(store, WAIT) as dispatcher:
             started = await running(store, job)
-            assert started.pid is not None
+            assert started.claim is not None
             if ending == "stopped":
                 store.request_cancel(job.id)
             else:
-                store.note(job.id, started.pid, outcome=ending)
+                store.note(job.id, started.claim, outcome=ending)
                 (store.folder(job.id) / "go").touch()
             assert (await dispatcher.finished(job.id)).status == ending
             await until(lambda: not (store.folder(job.id) / "checkpoints" / "last.pt").exists())
@@ -174,11 +176,11 @@ def test_what_an_earlier_life_left_is_taken_over(store: JobStore) -> None:
     async def body() -> None:
         stopping, running_, published, failed, done = (submit(store) for _ in range(5))
         for job in (stopping, running_, published, failed, done):
-            store.start(job.id, 2**22 + 1, 1.0)
+            begin(store, job.id, 2**22 + 1)
         store.request_cancel(stopping.id)
         store.request_cancel(published.id)
-        store.note(failed.id, 2**22 + 1, outcome="failed", error="It broke.")
-        store.note(done.id, 2**22 + 1, outcome="completed", model_id="m:2")
+        store.note(failed.id, CLAIM, outcome="failed", error="It broke.")
+        store.note(done.id, CLAIM, outcome="completed", model_id="m:2")
         subprocess.run(  # noqa: ASYNC221
             ["sh", "-c", "sleep 9999 > /dev/null 2>&1 &"],
             env={**os.environ, "VISIONLOOP_JOB": running_.id},
@@ -232,7 +234,7 @@ def test_kills_of_the_service_use_up_no_attempts(store: JobStore) -> None:
     async def body() -> None:
         job = submit(store)
         for life in range(5):
-            store.start(job.id, 2**22 + 1, 1.0)
+            begin(store, job.id, 2**22 + 1)
             async with dispatching(store, "exec sleep 9999"):
                 attempts = 2 * life + 2
                 await until(lambda: store.get(job.id).attempts >= attempts)  # noqa: B023
@@ -248,7 +250,7 @@ def test_a_job_that_brings_the_service_down_each_time_is_given_up(store: JobStor
     finalizer = JobFinalizer(store, 1, lambda _: None)
     for life in range(1, 11):
         assert store.get(job.id).status == "queued", life
-        store.start(job.id, 2**22 + 1, 1.0)
+        begin(store, job.id, 2**22 + 1)
         finalizer.recover(job.id)
     assert store.get(job.id).status == "failed"
 
@@ -261,11 +263,11 @@ def test_every_epoch_is_observed_once(store: JobStore) -> None:
             store, WAIT, on_epoch=lambda *epoch: seen.append(epoch)
         ) as dispatcher:
             started = await running(store, job)
-            assert started.pid is not None
-            store.note(job.id, started.pid, checkpoint=2, epoch_seconds=1.5)
+            assert started.claim is not None
+            store.note(job.id, started.claim, checkpoint=2, epoch_seconds=1.5)
             await until(lambda: len(seen) == 2)
             last = {"checkpoint": 3, "epoch_seconds": 2.5, "outcome": "completed"}
-            store.note(job.id, started.pid, **last)
+            store.note(job.id, started.claim, **last)
             (store.folder(job.id) / "go").touch()
             await dispatcher.finished(job.id)
             await until(lambda: len(seen) == 3)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-import os
 from datetime import UTC, datetime, timedelta
 
 from database import Database
 from jobs.store import Job, JobStore
 from jobs.worker import WorkerJob
-
-PID = os.getpid()
+from tests.support.dispatching import CLAIM, begin
 
 
 def running(store: JobStore) -> Job:
     job = store.create("training", config={}, recipe={}, total_epochs=5)
-    store.start(job.id, PID, 1.0)
+    begin(store, job.id)
     return store.get(job.id)
 
 
@@ -46,7 +44,7 @@ def test_it_survives_a_restart_and_a_resume_without_an_epoch_twice(store: JobSto
             first.checkpointed(epoch)
     store.requeue(job.id, crashed=True)
     store = JobStore(Database(store.database.settings))  # as a new process sees it
-    store.start(job.id, PID, 1.0)
+    begin(store, job.id)
     again = WorkerJob(store, store.get(job.id))
     assert numbers(store, job) == [1, 2, 3]
     again.finished_epoch(3, {"loss": 9.0})
@@ -84,7 +82,7 @@ def test_a_worker_that_has_lost_its_job_writes_nothing(store: JobStore) -> None:
 def test_pages_follow_each_other(store: JobStore) -> None:
     job = running(store)
     for epoch in range(1, 8):
-        store.add_epoch(job.id, PID, epoch, 1.0, {})
+        store.add_epoch(job.id, CLAIM, epoch, 1.0, {})
     assert [row.epoch for row in store.epochs(job.id, limit=3)] == [1, 2, 3]
     assert [row.epoch for row in store.epochs(job.id, after=3, limit=3)] == [4, 5, 6]
     assert [row.epoch for row in store.epochs(job.id, after=6)] == [7]
@@ -93,7 +91,7 @@ def test_pages_follow_each_other(store: JobStore) -> None:
 def test_the_history_goes_with_its_job(store: JobStore) -> None:
     job, other = running(store), running(store)
     for one in (job, other):
-        store.add_epoch(one.id, PID, 1, 1.0, {})
+        store.add_epoch(one.id, CLAIM, 1, 1.0, {})
     store.finish(job.id, "completed")
     store.delete(job.id)
     assert (numbers(store, job), numbers(store, other)) == ([], [1])
@@ -126,5 +124,5 @@ def test_waiting_jobs_have_places_by_their_kind_of_slot(store: JobStore) -> None
     fetch = store.create("fetch", config={}, recipe={}).id
     engine = store.create("engine", config={}, recipe={}).id
     late = store.create("evaluation", config={}, recipe={}).id
-    store.start(ids[0], PID, 1.0)
+    begin(store, ids[0])
     assert store.places() == {ids[1]: 1, ids[2]: 2, late: 3, fetch: 1, engine: 1}

@@ -18,6 +18,7 @@ from jobs.caller import CALLER
 from jobs.states import FINAL, STATUSES, Status
 from jobs.store import Job, JobStore
 from settings import Settings
+from tests.support.dispatching import CLAIM, begin
 from tests.support.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
@@ -43,7 +44,7 @@ def bring(store: JobStore, status: Status) -> Job:
     """A job in this status."""
     job = submit(store)
     if status != "queued":
-        store.start(job.id, 7, 1.0)
+        begin(store, job.id)
     if status in FINAL:
         store.finish(job.id, status, "because" if status == "failed" else None)
     elif status == "stopping":
@@ -64,7 +65,7 @@ def test_jobs_wait_in_the_order_they_came(store: JobStore) -> None:
 
 def test_a_job_that_was_interrupted_goes_before_those_behind_it(store: JobStore) -> None:
     first, second = submit(store), submit(store)
-    store.start(first.id, 7, 1.0)
+    begin(store, first.id)
     assert [job.id for job in store.queued(9)] == [second.id]
     store.requeue(first.id, crashed=True)
     assert [job.id for job in store.queued(9)] == [first.id, second.id]
@@ -95,13 +96,13 @@ def test_transitions(store: JobStore, origin: Status, action: str, result: str) 
     job = bring(store, origin)
     match action:
         case "start":
-            assert store.start(job.id, 8, 2.0) == (origin == "queued")
+            assert begin(store, job.id, 8, 2.0, "another worker") == (origin == "queued")
         case "requeue":
             assert store.requeue(job.id, crashed=True) == (origin == "running")
         case "cancel":
             assert store.request_cancel(job.id).status == result
         case "note":
-            assert store.note(job.id, 7, progress=1.0, model_id="x:1") is None
+            assert store.note(job.id, CLAIM, progress=1.0, model_id="x:1") is None
         case _:
             ending: dict[str, Status] = {
                 "complete": "completed",
@@ -118,7 +119,7 @@ def test_transitions(store: JobStore, origin: Status, action: str, result: str) 
 
 def test_a_checkpoint_within_the_first_epoch_keeps_the_progress(store: JobStore) -> None:
     job = bring(store, "running")
-    store.note(job.id, 7, progress=4.0, current_epoch=1, checkpoint_batch=3)
+    store.note(job.id, CLAIM, progress=4.0, current_epoch=1, checkpoint_batch=3)
     store.requeue(job.id, crashed=False)
     found = store.get(job.id)
     assert found.resumable
@@ -139,14 +140,14 @@ def test_an_unknown_job(store: JobStore) -> None:
         store.request_cancel("x")
 
 
-def test_only_the_process_that_runs_a_job_may_note_its_progress(store: JobStore) -> None:
+def test_only_the_worker_that_runs_a_job_may_note_its_progress(store: JobStore) -> None:
     job = bring(store, "running")
-    assert store.note(job.id, 8, progress=50.0) is None
-    assert store.note(job.id, 7, progress=10.0, metrics={"loss": 1.5}) == "running"
+    assert store.note(job.id, "another worker", progress=50.0) is None
+    assert store.note(job.id, CLAIM, progress=10.0, metrics={"loss": 1.5}) == "running"
     store.request_cancel(job.id)
-    assert store.note(job.id, 7, progress=20.0) == "stopping"
+    assert store.note(job.id, CLAIM, progress=20.0) == "stopping"
     store.finish(job.id, "stopped")
-    assert store.note(job.id, 7, progress=30.0) is None
+    assert store.note(job.id, CLAIM, progress=30.0) is None
     found = store.get(job.id)
     assert (found.progress, found.metrics, found.pid) == (20.0, {"loss": 1.5}, None)
 
@@ -154,21 +155,25 @@ def test_only_the_process_that_runs_a_job_may_note_its_progress(store: JobStore)
 def test_a_new_checkpoint_forgives_crashes(store: JobStore) -> None:
     job = bring(store, "running")
     store.requeue(job.id, crashed=True)
-    store.start(job.id, 7, 1.0)
+    begin(store, job.id)
     assert store.get(job.id).crashes == 1
-    store.note(job.id, 7, checkpoint=1, crashes=0)
+    store.note(job.id, CLAIM, checkpoint=1, crashes=0)
     store.requeue(job.id, crashed=False)
     found = store.get(job.id)
     assert (found.crashes, found.attempts, found.started_at is not None) == (0, 2, True)
 
 
-CLAIM = """
-import sys
+RACE = """
+import os, sys
 from database import Database
 from settings import Settings
 from jobs.store import JobStore
 store = JobStore(Database(Settings(home=sys.argv[1])))
-print(sum(store.start(job.id, 7, 1.0) for job in reversed(store.queued(100))))
+mine = str(os.getpid())
+started = 0
+for job in reversed(store.queued(100)):
+    started += store.claim(job.id, mine) and store.start(job.id, mine, 7, 1.0)
+print(started)
 """
 
 
@@ -179,7 +184,7 @@ def test_two_processes_that_claim_at_once_never_get_the_same_job(
         submit(store)
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", CLAIM, str(settings.home)],
+            [sys.executable, "-c", RACE, str(settings.home)],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             text=True,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from jobs.store import Job, JobStore
 from jobs.worker import WorkerJob, claimed, run
 from models_store.registry import Registry
 from settings import Settings
+from tests.support.dispatching import CLAIM, begin
 from tests.support.full_disk import fill, small_disk
 from tests.support.patience import PATIENCE
 from tests.support.serving import ROOT
@@ -46,7 +46,7 @@ def store(settings: Settings) -> Iterator[JobStore]:
 def row(store: JobStore) -> Job:
     """A job that runs in this process."""
     job = store.create("training", config={}, recipe={})
-    store.start(job.id, os.getpid(), 1.0)
+    begin(store, job.id)
     return store.get(job.id)
 
 
@@ -87,7 +87,7 @@ def test_a_resumed_job_shows_what_it_had_reached(store: JobStore, row: Job) -> N
     first.report(fraction=0.45, epoch=5, epochs=10)
     first.checkpointed(4)
     store.requeue(row.id, crashed=True)
-    store.start(row.id, os.getpid(), 1.0)
+    begin(store, row.id)
     again = WorkerJob(store, store.get(row.id))
     assert again.resuming
     again.report(fraction=0.0, epoch=0, epochs=10)
@@ -172,20 +172,22 @@ def test_a_stop_is_noticed_with_the_next_progress(store: JobStore, row: Job) -> 
 def test_a_process_whose_job_was_given_to_another_stops(store: JobStore, row: Job) -> None:
     job = WorkerJob(store, row)
     store.requeue(row.id, crashed=True)
-    store.start(row.id, os.getpid() + 1, 1.0)
+    begin(store, row.id, claim="another worker")
     job.checkpointed(1)
     with pytest.raises(JobCancelled):
         job.check()
     assert store.get(row.id).checkpoint == 0
 
 
-def test_only_the_process_that_was_called_does_the_job(store: JobStore, row: Job) -> None:
-    mine = claimed(store, row.id)
+def test_only_the_worker_that_was_called_does_the_job(store: JobStore, row: Job) -> None:
+    mine = claimed(store, row.id, CLAIM)
     assert mine is not None
     store.requeue(row.id, crashed=False)
-    assert claimed(store, row.id, timeout=0.2) is None
-    store.start(row.id, os.getpid() + 1, 1.0)
-    assert claimed(store, row.id) is None
+    assert claimed(store, row.id, CLAIM) is None
+    store.claim(row.id, CLAIM)
+    assert claimed(store, row.id, CLAIM, timeout=0.2) is None  # it was not set to running
+    begin(store, row.id, claim="another worker")
+    assert claimed(store, row.id, CLAIM) is None
 
 
 FULL = InsufficientStorage(NO_ROOM)

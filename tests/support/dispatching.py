@@ -9,18 +9,27 @@ from typing import Any
 
 import psutil
 
+from jobs.claims import HERE
 from jobs.dispatcher import Dispatcher
 from jobs.processes import is_alive, marked
 from jobs.store import Job, JobStore, Kind
 from settings import Settings
 from tests.support.patience import PATIENCE, until
 
+CLAIM = f"{HERE}1"  # of the worker that `begin` pretends to start
 WAIT = "while [ ! -e go ]; do sleep 0.05; done"
 SCATTERED = "setsid sleep 9999 & sleep 9999 & echo ready; touch ready; sleep 9999"
 
 
 def submit(store: JobStore, kind: Kind = "training") -> Job:
     return store.create(kind, config={}, recipe={})
+
+
+def begin(
+    store: JobStore, job_id: str, pid: int = 7, since: float = 1.0, claim: str = CLAIM
+) -> bool:
+    """Set a queued job to running, as a dispatcher does that starts a worker with this claim."""
+    return store.claim(job_id, claim) and store.start(job_id, claim, pid, since)
 
 
 @asynccontextmanager

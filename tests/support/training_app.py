@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 from jobs.processes import started_at
 from jobs.store import Job, JobStore
 from serving.gateway import Gateway
+from tests.support.dispatching import CLAIM, begin
 
 FORM = {  # what the second family's web form sends, whatever is chosen in it
     "task": "detect",
@@ -95,8 +96,8 @@ class Service:
         answer = self.post("/api/training/regular", FORM | {"data_path": str(self.data)})
         return self.jobs.get(answer.json()["task_id"])
 
-    def run(self, job: Job, pid: int | None = None) -> int:
-        """Have a process that lives run the job: this one."""
+    def run(self, job: Job, pid: int | None = None) -> str:
+        """Have a process that lives run the job: this one. Returns its claim."""
         pid = pid or os.getpid()
-        assert self.jobs.start(job.id, pid, started_at(pid))
-        return pid
+        assert begin(self.jobs, job.id, pid, started_at(pid))
+        return CLAIM

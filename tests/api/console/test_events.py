@@ -92,14 +92,14 @@ def test_jobs_of_any_process_are_told_as_they_are_listed(service: Service) -> No
 
 def test_a_training_tells_its_newest_metrics(service: Service) -> None:
     job = service.start()
-    pid = service.run(job)
+    claim = service.run(job)
 
     async def story(hub: EventHub, listener: Listener) -> None:
         for epoch in (1, 2):
             values = {"metrics": {"loss": 1 / epoch}, "current_epoch": epoch, "total_epochs": 2}
-            service.jobs.note(job.id, pid, progress=40.0 * epoch, **values)
+            service.jobs.note(job.id, claim, progress=40.0 * epoch, **values)
             await until(partial(lambda number: len(listener.of("progress")) == number, epoch))
-        service.jobs.note(job.id, pid, progress=90.0)
+        service.jobs.note(job.id, claim, progress=90.0)
         await until(lambda: listener.of("job")[-1]["progress"] == 90.0)
         rows = listener.of("progress")
         assert [row["metrics"] for row in rows] == [{"loss": 1.0}, {"loss": 0.5}]

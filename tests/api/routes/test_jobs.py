@@ -10,10 +10,10 @@ from tests.support.training_app import UNKNOWN, Service
 
 def test_the_history_has_each_epoch_in_pages(service: Service) -> None:
     job = service.start()
-    pid = service.run(job)
+    claim = service.run(job)
     for epoch in range(1, 6):
         metrics = {"loss": 1 / epoch, "mAP50": None, "forgotten": 0.5}
-        service.jobs.add_epoch(job.id, pid, epoch, 1.5, metrics)
+        service.jobs.add_epoch(job.id, claim, epoch, 1.5, metrics)
     path = f"/jobs/{job.id[:12]}/metrics/history"
     found = service.get(path)
     assert (found["job_id"], found["total_epochs"], found["next_after"]) == (job.id, 50, None)
@@ -44,8 +44,8 @@ def test_a_history_that_is_not_there(service: Service) -> None:
 
 def test_a_running_job_says_what_it_still_takes_one_that_waits_its_place(service: Service) -> None:
     running, first, second = (service.start() for _ in range(3))
-    pid = service.run(running)
-    service.jobs.note(running.id, pid, batch=3, batches=9, eta_seconds=90.0)
+    claim = service.run(running)
+    service.jobs.note(running.id, claim, batch=3, batches=9, eta_seconds=90.0)
     shown = service.get(f"/jobs/{running.id}")
     assert (shown["batch"], shown["batches"], shown["queue_position"]) == (3, 9, None)
     assert 80 < shown["eta_s"] <= 90
@@ -56,7 +56,7 @@ def test_a_running_job_says_what_it_still_takes_one_that_waits_its_place(service
     assert listed[first.id]["eta_s"] is None
 
     earlier = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
-    service.jobs.note(running.id, pid, eta_seconds=5.0)
+    service.jobs.note(running.id, claim, eta_seconds=5.0)
     with service.jobs.database.write() as session:
         row = service.jobs.get(running.id)
         row.updated_at = earlier

@@ -26,6 +26,7 @@ from jobs.webhooks.event import MAX_BODY, OMITTED, signature
 from jobs.webhooks.post import Answer, client, post
 from jobs.webhooks.sender import Timing, WebhookSender, wait_before
 from settings import Settings
+from tests.support.dispatching import CLAIM, begin
 from tests.support.patience import wait_until
 from tests.support.serving import ROOT
 from tests.support.webhook_receiver import SECRET, Receiver, always, receiving
@@ -62,7 +63,7 @@ def store(tmp_path: Path, receiver: Receiver) -> Iterator[JobStore]:
 
 def end(store: JobStore, status: str = "completed") -> Job:
     job = store.create("training", config={"epochs": 3}, recipe={}, model_name="cats")
-    store.start(job.id, 7, 1.0)
+    begin(store, job.id)
     if status == "completed":
         store.finish(job.id, "completed", model_id="cats:1")
     elif status == "failed":
@@ -130,7 +131,7 @@ def test_a_job_cancelled_in_the_queue_is_announced_too(store: JobStore, receiver
 
 def test_a_job_that_cannot_be_announced_has_not_ended(store: JobStore) -> None:
     job = store.create("training", config={}, recipe={})
-    store.start(job.id, 7, 1.0)
+    begin(store, job.id)
     with store.database.write() as session:
         session.connection().exec_driver_sql("ALTER TABLE webhook_deliveries RENAME TO away")
     with pytest.raises(Exception, match="webhook_deliveries"):
@@ -339,8 +340,8 @@ def test_a_sender_that_is_killed_loses_nothing(
 
 def test_a_body_is_bounded(store: JobStore, receiver: Receiver) -> None:
     job = store.create("training", config={"x": "y" * MAX_BODY}, recipe={})
-    store.start(job.id, 7, 1.0)
-    store.note(job.id, 7, metrics={f"metric {n}": n / 3 for n in range(10_000)})
+    begin(store, job.id)
+    store.note(job.id, CLAIM, metrics={f"metric {n}": n / 3 for n in range(10_000)})
     store.finish(job.id, "completed")
     content = only(DeliveryStore(store.database)).body
     assert len(content) <= MAX_BODY

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from jobs.worker import run as run_job
 from models_store.description import Task
 from models_store.registry import Registry
 from models_store.weights import build_model, load_model, save_model
+from tests.support.dispatching import begin
 from tests.support.seeds import drawing
 from tests.support.trainer_job import (
     RecordingJob,
@@ -140,7 +140,7 @@ def test_a_job_ends_with_a_version_that_is_a_plain_network(registry: Registry) -
     plan = plan.model_copy(update={"name": "taught"})
     store = JobStore(registry.database)
     row = store.create("training", config={}, recipe=plan.model_dump(mode="json"))
-    store.start(row.id, os.getpid(), 1.0)
+    begin(store, row.id)
     row = store.get(row.id)
     assert run_job(WorkerJob(store, row), row, registry, work) == 0
     job = store.get(row.id)
