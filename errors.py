@@ -303,6 +303,25 @@ class DatabaseBusy(BackendUnavailable):
     code = "DATABASE_BUSY"
 
 
+class StoreUnavailable(BackendUnavailable):
+    """The object store cannot be reached or answers with errors; `Retry-After` says when to
+    retry."""
+
+    code = "STORE_UNAVAILABLE"
+
+
+class StoreRefused(BackendUnavailable):
+    """The object store refuses: its bucket is missing, or the server's credentials are wrong."""
+
+    code = "STORE_REFUSED"
+
+
+class StoreDamaged(VisionLoopError):
+    """What the object store has is not what was stored; the message says what to do."""
+
+    code, status = "STORE_DAMAGED", 503
+
+
 class InsufficientStorage(VisionLoopError):
     """The disk is full, or would have less room than VISIONLOOP_DISK_RESERVE; inference goes on."""
 

@@ -67,6 +67,11 @@ KUBERNETES = re.compile(r"VISIONLOOP_(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_[A-Z]
 YES, NO = ("true", "1", "yes", "on", "t", "y"), ("false", "0", "no", "off", "f", "n")
 """What pydantic takes for true and false."""
 
+STORE_URL = re.compile(
+    r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])"
+    r"(/(?P<prefix>[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}(/[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}){0,3}))?"
+)
+
 ADDRESSES = {
     "label_studio_url": "http://labels.example:8080",
     "download_url": "https://mirror.example/weights, without user name and query",
@@ -91,6 +96,12 @@ class Settings(BaseSettings):
     home: Path = Field(Path("~/.visionloop"), description="Folder of database, jobs and datasets")
     database_url: str | None = Field(
         None, description="SQLAlchemy URL of the database; default: SQLite in VISIONLOOP_HOME"
+    )
+    store_url: str | None = Field(
+        None,
+        description="Place in S3 of what several machines share, such as `s3://BUCKET/PREFIX`; "
+        "default: folders on this machine. The usual variables `AWS_*` have the credentials, "
+        "region and endpoint",
     )
     disk_reserve: ByteSize = Field(
         ByteSize(2**30),
@@ -497,6 +508,13 @@ class Settings(BaseSettings):
             raise PydanticCustomError("database_url", "{fault}", {"fault": fault})
         return value
 
+    @field_validator("store_url")
+    @classmethod
+    def _usable_store(cls, value: str | None) -> str | None:
+        if value:
+            split_store_url(value)
+        return value.rstrip("/") if value else None
+
     @property
     def paths(self) -> HomePaths:
         return HomePaths(self.home)
@@ -543,6 +561,22 @@ def without_credentials(address: str) -> str:
     parts = urlsplit(address)
     host = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{host}{parts.path}{'?…' if parts.query else ''}"
+
+
+def split_store_url(url: str) -> tuple[str, str]:
+    """Bucket and prefix of VISIONLOOP_STORE_URL; the prefix may be empty.
+
+    Raises:
+        PydanticCustomError: It is none; a `ValueError`.
+    """
+    found = STORE_URL.fullmatch(url.rstrip("/"))
+    if found is None:
+        raise PydanticCustomError(
+            "store_url",
+            "This is not a place in S3; write s3://BUCKET or s3://BUCKET/PREFIX, without "
+            "credentials: those are in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+        )
+    return found["bucket"], found["prefix"] or ""
 
 
 def variable_of(name: str) -> str:

@@ -40,7 +40,11 @@ hypothesis_settings.register_profile("seeded", database=None, deadline=None)
 hypothesis_settings.load_profile("seeded")
 
 
-pytest_plugins = ["tests.support.job_fixtures", "tests.support.server_fixtures"]
+pytest_plugins = [
+    "tests.support.job_fixtures",
+    "tests.support.server_fixtures",
+    "tests.support.object_store",
+]
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -58,12 +62,18 @@ def pytest_report_header() -> list[str]:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Say at the end, where it is seen, that no browser was there."""
+    """Say at the end, where it is seen, that no browser or no object store was there."""
+    from tests.support import object_store  # a plugin: pytest imports it first
+
     skipped = terminalreporter.stats.get("skipped", [])
     missing = sum(MISSING in str(report.longrepr) for report in skipped)
     if missing:
         terminalreporter.section("NO BROWSER", red=True, bold=True)
         terminalreporter.line(f"{missing} tests of the console did NOT run: {MISSING}.", red=True)
+    missing = sum(object_store.MISSING in str(report.longrepr) for report in skipped)
+    if missing:
+        terminalreporter.section("NO OBJECT STORE", red=True, bold=True)
+        terminalreporter.line(f"{missing} tests did NOT run: {object_store.MISSING}.", red=True)
 
 
 @pytest.hookimpl(trylast=True)
