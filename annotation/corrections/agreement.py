@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Iterator
 
 from formats.annotations import Annotation, Annotations
@@ -13,20 +15,27 @@ def are_equal(one: Annotations, other: Annotations) -> bool:
     """Whether both contain the same objects, in any order."""
     if len(one) != len(other):
         return False
-    free = list(other.objects)
-    for thing in one.objects:
-        same = next((index for index, that in enumerate(free) if _same(thing, that)), None)
-        if same is None:
+    # Each object is compared with those of its form that begin at the same coordinate: an image
+    # may have thousands.
+    free: defaultdict[tuple[object, ...], list[tuple[float, ...]]] = defaultdict(list)
+    for thing in other.objects:
+        free[_form(thing)].append(tuple(_numbers(thing)))
+    for numbers in free.values():
+        numbers.sort()
+    return all(_taken(free[_form(thing)], tuple(_numbers(thing))) for thing in one.objects)
+
+
+def _taken(free: list[tuple[float, ...]], numbers: tuple[float, ...]) -> bool:
+    """Remove equal numbers from a sorted list. Returns whether there were any."""
+    start = bisect_left(free, numbers[0] - TOLERANCE, key=lambda that: that[0]) if numbers else 0
+    for index in range(start, len(free)):
+        that = free[index]
+        if numbers and that[0] > numbers[0] + TOLERANCE:
             return False
-        del free[same]
-    return True
-
-
-def _same(one: Annotation, other: Annotation) -> bool:
-    if _form(one) != _form(other):
-        return False
-    pairs = zip(_numbers(one), _numbers(other), strict=True)
-    return all(abs(a - b) <= TOLERANCE for a, b in pairs)
+        if all(abs(a - b) <= TOLERANCE for a, b in zip(numbers, that, strict=True)):
+            del free[index]
+            return True
+    return False
 
 
 def _form(thing: Annotation) -> tuple[object, ...]:
