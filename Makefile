@@ -25,6 +25,9 @@ FAST := tests/formats tests/dataset tests/monitoring tests/api/middleware tests/
   tests/test_requirements.py tests/test_settings.py
 # Object stores to test with. moto disagrees with our packages, so they have an environment of their own.
 STORES := $(TOOLS)/store/bin
+# What uses the database.
+ON_POSTGRES := tests/jobs tests/models_store tests/evaluation tests/annotation tests/dataset tests/access \
+  tests/test_database.py
 NARROW := $(VENV)/avx2_only.so
 LOCK := pip compile --quiet --no-config --universal --generate-hashes --python-version 3.11 \
   --custom-compile-command "make lock"
@@ -32,7 +35,7 @@ LOCK := pip compile --quiet --no-config --universal --generate-hashes --python-v
 export BENTOML_DO_NOT_TRACK ?= true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup named serve test test-fast test-properties test-tools test-store test-api test-docs console console-test lint format docs reference bench \
+.PHONY: help setup named serve test test-fast test-properties test-postgres test-tools test-store test-api test-docs console console-test lint format docs reference bench \
   stress soak stress-jobs fuzz audit starters build image image-replay lock clean
 
 help:  ## Show this list
@@ -71,6 +74,10 @@ $(NARROW): tests/avx2_only.c $(READY)
 
 test-fast: $(READY)  ## Test single units only, without servers, trainings and drawn examples
 	@$(RUN) pytest $(AT_ONCE) -m "not properties" $(FAST)
+
+test-postgres: $(READY)  ## Run the tests of whatever uses the database on PostgreSQL, not on SQLite
+	@sh tests/support/install_postgres.sh
+	@TEST_DATABASE=postgres $(RUN) pytest $(AT_ONCE) $(ON_POSTGRES)
 
 test-properties: $(READY)  ## Run each property-based test with 2,000 examples
 	@PROPERTY_EXAMPLES=2000 $(RUN) pytest $(AT_ONCE) -m properties

@@ -77,8 +77,8 @@ ADDRESSES = {
     "download_url": "https://mirror.example/weights, without user name and query",
 }
 
-DRIVERS = {"psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
-"""Driver module → the package that installs it, if the names differ."""
+DRIVERS = ("sqlite+pysqlite", "postgresql+psycopg")
+"""The databases and drivers that the tests run on."""
 
 
 class Settings(BaseSettings):
@@ -95,7 +95,9 @@ class Settings(BaseSettings):
 
     home: Path = Field(Path("~/.visionloop"), description="Folder of database, jobs and datasets")
     database_url: str | None = Field(
-        None, description="SQLAlchemy URL of the database; default: SQLite in VISIONLOOP_HOME"
+        None,
+        description="URL of a PostgreSQL database, postgresql+psycopg://USER:PASSWORD@HOST/NAME, "
+        "or of a SQLite file; default: SQLite in VISIONLOOP_HOME",
     )
     store_url: str | None = Field(
         None,
@@ -648,16 +650,12 @@ def _database_fault(text: str) -> str | None:
     example = "write postgresql+psycopg://USER:PASSWORD@HOST/NAME or sqlite:////PATH"
     try:
         url = make_url(text)
-        url.get_dialect().import_dbapi()
+        if f"{url.get_backend_name()}+{url.get_driver_name()}" not in DRIVERS:
+            return f"This kind of database or driver is not supported; {example}"
         place = url.database or ""
         if url.get_backend_name() == "sqlite" and not place.startswith(("/", ":", "file:")):
             return "SQLite needs the full path of its file; write sqlite:////PATH"
-    except NoSuchModuleError:
-        return f"This kind of database is not supported; {example}"
-    except ModuleNotFoundError as error:
-        package = DRIVERS.get(str(error.name), error.name)
-        return f"The driver for {url.drivername} is missing: pip install {package}"
-    except (ArgumentError, ValueError):
+    except (ArgumentError, NoSuchModuleError, ValueError):
         return f"This is not a database URL; {example}"
     return None
 

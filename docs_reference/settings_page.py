@@ -26,9 +26,9 @@ before the service is reached by others.
 """
 
 TAIL = """
-`VISIONLOOP_DATABASE_URL` accepts any SQLAlchemy URL. Install its driver in addition to the
-requirements, for example `psycopg` for `postgresql+psycopg://…`. Only SQLite was tested. One server
-uses one database and one pair of folders; a second server on them is refused.
+`VISIONLOOP_DATABASE_URL` names SQLite or PostgreSQL; its driver psycopg is among the requirements.
+The tests run on SQLite and on PostgreSQL 15. One server uses one database and one pair of folders;
+a second server on them is refused.
 """
 
 WORDS = {

@@ -489,7 +489,7 @@ class JobStore:
             "claim": None,
             "pid": None,
             "pid_started": None,
-            "crashes": Job.crashes + crashed,
+            "crashes": Job.crashes + int(crashed),
             "progress": case((resumes, Job.progress), else_=0.0),
             "current_epoch": case((resumes, Job.current_epoch), else_=0),
             "batch": None,

@@ -25,6 +25,7 @@ from migrations.tables import METADATA
 from models_store.registry import Registry
 from settings import Settings
 from tests.support.locked_database import locked
+from tests.support.serving import environment
 
 ROOT = Path(__file__).parents[1]
 OLD = Path(__file__).parent / "schema_2.sql"  # a database of the version before Alembic, dumped
@@ -212,6 +213,17 @@ def test_a_start_that_changes_nothing_does_not_import_alembic(settings: Settings
     )
     command = [sys.executable, "-c", code, str(settings.home)]
     assert subprocess.check_output(command, cwd=ROOT, text=True).strip() == "False"
+
+
+def test_without_a_url_nothing_imports_psycopg_or_obstore(settings: Settings) -> None:
+    code = (
+        "import sys; from pathlib import Path; import service, worker; from database import "
+        "Database; from settings import Settings; Database(Settings(home=Path(sys.argv[1]))); "
+        "print([name for name in ('psycopg', 'obstore') if name in sys.modules])"
+    )
+    command = [sys.executable, "-c", code, str(settings.home)]
+    done = subprocess.check_output(command, cwd=ROOT, text=True, env=environment(settings.home))
+    assert done.splitlines()[-1] == "[]"
 
 
 def test_a_locked_database_is_said_and_readers_go_on(settings: Settings) -> None:

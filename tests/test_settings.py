@@ -133,10 +133,10 @@ def test_the_password_in_a_database_url_is_masked() -> None:
         ("hunter2", "not a database URL"),
         ("sqlite:///hunter2.db", "needs the full path of its file; write sqlite:////PATH"),
         ("postgresql://me:hunter2@db:port/signs", "not a database URL"),
-        ("hunter2://db/signs", "kind of database is not supported"),
-        ("postgresql://me:hunter2@db/signs", r"pip install 'psycopg\[binary\]'"),
-        ("mysql+pymysql://me:hunter2@db/signs", "pip install pymysql"),
-        ("mysql://me:hunter2@db/signs", "pip install mysqlclient"),
+        ("hunter2://db/signs", "not a database URL"),
+        ("postgresql+asyncpg://me:hunter2@db/signs", "kind of database or driver is not supported"),
+        ("postgresql+psycopg2://me:hunter2@db/signs", "write postgresql\\+psycopg://USER"),
+        ("mysql+pymysql://me:hunter2@db/signs", "kind of database or driver is not supported"),
     ],
 )
 def test_a_database_url_that_cannot_work_is_told_without_its_password(

@@ -20,6 +20,7 @@ from database import Database
 from models_store.registry import Registry
 from serving.gateway import Gateway
 from settings import Settings
+from tests.support import postgres_homes
 from tests.support.correction_app import FRAMES, street, upload
 from tests.support.seeds import rng
 from tests.support.serving import ROOT, Server, environment
@@ -59,7 +60,9 @@ def seeded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def new_home(seeded: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
     def copy() -> Path:
         home = tmp_path_factory.mktemp("server")
-        return Path(shutil.copytree(seeded, home, dirs_exist_ok=True))
+        shutil.copytree(seeded, home, dirs_exist_ok=True)
+        postgres_homes.copy(seeded / "home", home / "home")
+        return home
 
     return copy
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import psutil
 
+from tests.support import postgres_homes
 from tests.support.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
@@ -106,7 +107,9 @@ class Server:
 
 def environment(home: Path) -> dict[str, str]:
     """Of a process that uses `home`, free of settings of the machine."""
-    ours = ("VISIONLOOP_", "BENTOML_", "PROMETHEUS_", "PYTHONPATH")
+    ours: tuple[str, ...] = ("VISIONLOOP_", "BENTOML_", "PROMETHEUS_")
+    if not postgres_homes.chosen():
+        ours = (*ours, "PYTHONPATH")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return kept | {
         "VISIONLOOP_HOME": str(home / "home"),
