@@ -239,15 +239,18 @@ def _nvml() -> Any:
 
 def gpu_gauges(nvml: Any) -> list[Metric]:
     """Gauges of all GPUs of the machine; `nvml` is the module `pynvml`, None: there are none."""
-    labels = ["gpu", "name"]
     used = GaugeMetricFamily(
-        "visionloop_gpu_memory_used_bytes", "Memory of a GPU in use by anyone", labels=labels
+        "visionloop_gpu_memory_used_bytes",
+        "Memory of a GPU in use by anyone",
+        labels=["gpu", "name"],
     )
-    size = GaugeMetricFamily("visionloop_gpu_memory_size_bytes", "Memory of a GPU", labels=labels)
+    size = GaugeMetricFamily(
+        "visionloop_gpu_memory_size_bytes", "Memory of a GPU", labels=["gpu", "name"]
+    )
     busy = GaugeMetricFamily(
         "visionloop_gpu_utilisation_ratio",
         "Share of the last second in which a GPU was at work",
-        labels=labels,
+        labels=["gpu", "name"],
     )
     if nvml is None:
         return []
