@@ -74,6 +74,7 @@ STORE_URL = re.compile(
 
 ADDRESSES = {
     "label_studio_url": "http://labels.example:8080",
+    "cluster_url": "http://ray-head:8265",
     "download_url": "https://mirror.example/weights, without user name and query",
 }
 
@@ -262,6 +263,14 @@ class Settings(BaseSettings):
     train_slots: int = Field(
         0, ge=0, description="Most jobs that run at the same time; 0: one per GPU, or one on a CPU"
     )
+    cluster_url: str | None = Field(
+        None,
+        description="Address of a Ray cluster on which trainings, evaluations and annotations run, "
+        "such as http://ray-head:8265; needs PostgreSQL, `store_url` and `train_slots`",
+    )
+    cluster_token: SecretStr | None = Field(
+        None, description="Ray's authentication token (RAY_AUTH_TOKEN) for this cluster"
+    )
     jobs_per_token: int = Field(
         100,
         ge=0,
@@ -428,7 +437,7 @@ class Settings(BaseSettings):
                 )
         return tuple(dict.fromkeys(value))
 
-    @field_validator("token", "admin_token", "webhook_secret")
+    @field_validator("token", "admin_token", "webhook_secret", "cluster_token")
     @classmethod
     def _without_line_end(cls, value: SecretStr | None) -> SecretStr | None:
         """The secret without white space around it, such as the line end of a file it came from."""
@@ -457,6 +466,24 @@ class Settings(BaseSettings):
                 "VISIONLOOP_WEBHOOK_URL needs VISIONLOOP_WEBHOOK_SECRET, with which receivers "
                 "verify the messages; write the output of `openssl rand -hex 32`",
             )
+        return self
+
+    @model_validator(mode="after")
+    def _whole_cluster(self) -> Settings:
+        if self.cluster_url is None:
+            return self
+        postgres = self.sqlalchemy_url.get_backend_name() == "postgresql"
+        needed = {
+            "VISIONLOOP_DATABASE_URL of a PostgreSQL, as its nodes cannot reach a file of this "
+            "machine": postgres,
+            "VISIONLOOP_STORE_URL, as its nodes share no folder with this machine": self.store_url,
+            "VISIONLOOP_TRAIN_SLOTS, the number of jobs for which it has room": self.train_slots,
+        }
+        for what, given in needed.items():
+            if not given:
+                raise PydanticCustomError(
+                    "cluster", "VISIONLOOP_CLUSTER_URL needs {what}", {"what": what}
+                )
         return self
 
     @model_validator(mode="after")
@@ -491,7 +518,7 @@ class Settings(BaseSettings):
         text = str(value).strip().lower()
         return {**dict.fromkeys(YES, "always"), **dict.fromkeys(NO, "never")}.get(text, text)
 
-    @field_validator("label_studio_url", "download_url")
+    @field_validator("label_studio_url", "download_url", "cluster_url")
     @classmethod
     def _web_address(cls, value: str | None, info: ValidationInfo) -> str | None:
         address = re.fullmatch(r"https?://[^/\s?#@]+?(:\d{1,5})?(/[^\s?#@]*)?", value or "")
@@ -608,6 +635,8 @@ def settings_without_effect(settings: Settings, environment: Mapping[str, str]) 
     lines = [
         f"{name} is not a setting and has no effect." for name in unknown_variables(environment)
     ]
+    if settings.cluster_token and not settings.cluster_url:
+        lines.append("VISIONLOOP_CLUSTER_TOKEN has no effect without VISIONLOOP_CLUSTER_URL.")
     if settings.webhook_secret and not settings.webhook_url:
         lines.append("VISIONLOOP_WEBHOOK_SECRET has no effect without VISIONLOOP_WEBHOOK_URL.")
     folders: Iterable[tuple[str, Path]] = [("data_roots", root) for root in settings.data_roots]

@@ -1,7 +1,7 @@
-"""Runs the jobs of the table in worker processes; part of the Trainer service.
+"""Runs the jobs of the table by workers of a `JobEngine`; part of the Trainer service.
 
 All its state is in the table, so a new dispatcher takes over the jobs of an earlier one, even if
-that was killed. A file lock ensures that there is only one dispatcher per home.
+that was killed. A lock ensures that there is only one dispatcher per home.
 """
 
 from __future__ import annotations
@@ -9,103 +9,40 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import signal
-import subprocess
-import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from functools import partial
 
 from filelock import Timeout
 
-from cores import cpu_count
 from database import FAILURES, Database
-from disk_space import no_room
 from errors import DatabaseBusy, JobNotFound
-from inference.device import cuda_devices, device
 from jobs.artifacts import clear
-from jobs.claims import CLAIM_ENV, local_claim
+from jobs.claims import is_of_this_machine
+from jobs.engine import End, Ending, JobEngine, Launched, NotLaunched, SplitEngine
 from jobs.finalizer import KILLED, JobFinalizer, dispatcher_lock, published_in
+from jobs.local_engine import LocalEngine, slots
 from jobs.logs import LogWriter
-from jobs.processes import (
-    END_GRACE,
-    JOB_ENV,
-    SIGNAL_EXIT,
-    SIGNAL_SAVE_AND_EXIT,
-    TERM_GRACE,
-    death,
-    end_group,
-    kill,
-    marked,
-    out_of_memory_kills,
-    started_at,
-)
-from jobs.store import FINAL, IDLE, LIGHT, Job, JobStore
+from jobs.store import FINAL, IDLE, LIGHT, LIVE, Job, JobStore
 from jobs.webhooks.deliveries import DeliveryStore
 from jobs.webhooks.sender import WebhookSender
 from models_store.registry import Registry
-from models_store.ultralytics_env import environment
 from request_id import of_request
 from settings import Settings
-from source_tree import ROOT, module_command, module_environment
 
 log = logging.getLogger("visionloop")
 
 POLL = 0.5  # seconds between two queries of the table
-REAP = 0.1  # seconds between two checks whether a process has ended
+REAP = 0.1  # seconds between two questions to the engine which workers have ended
 # Seconds between two queries of an awaited job. Another process may cancel it, which sets no event
 # here.
 AGAIN = 3.0
-DRAIN = 2.0  # maximum seconds to read the remaining output of a worker that has ended
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Times in seconds.
-
-    Attributes:
-        retry: From a failed database access to the next attempt.
-        saving: How long a worker may take to save when the service stops; `docker stop` kills the
-            service after ten seconds.
-        term_grace: From SIGTERM to SIGKILL of a worker.
-    """
-
-    retry: float = 2.0
-    saving: float = 6.0
-    term_grace: float = TERM_GRACE
-
-
-@dataclass(frozen=True)
-class Machine:
-    """The functions by which the dispatcher starts processes and checks memory and disk.
-
-    Tests replace them.
-
-    Attributes:
-        start: Starts a process; arguments as those of `subprocess.Popen`.
-        memory_kills: Counts the processes that the kernel has killed because memory ran out.
-        lacking_room: Returns an error if too little disk space is free to start a job; None if
-            there is enough.
-    """
-
-    start: Callable[..., subprocess.Popen[bytes]] = subprocess.Popen
-    memory_kills: Callable[[], int] = out_of_memory_kills
-    lacking_room: Callable[[Settings], Exception | None] = no_room
-
-
-def slots(settings: Settings) -> int:
-    """The number of jobs that run at the same time."""
-    gpus = cuda_devices() if device(settings) == "cuda" else 0
-    return settings.train_slots or max(1, gpus)
-
-
-def threads(settings: Settings) -> int:
-    """The number of CPU threads of one job; by default a quarter of the cores is left free."""
-    cores = cpu_count()
-    total = settings.train_threads or max(1, cores - max(1, cores // 4))
-    return max(1, total // slots(settings))
+# Kinds of jobs that never run on a cluster. Fetches wait for a network, imports read an upload that
+# is on this machine, trials of engines measure this machine, and exports are files that it serves;
+# an engine of TensorRT fits the GPU it was made on.
+ON_THIS_MACHINE = (*LIGHT, *IDLE, "export")
+RETRY = 2.0  # seconds from a failed database access to the next attempt
 
 
 def dispatcher_of(
@@ -124,27 +61,35 @@ def dispatcher_of(
     published = published_in(Registry(database))
     webhooks = WebhookSender(DeliveryStore(database), settings, on_delivery)
     return Dispatcher(
-        JobStore(database), settings, published=published, on_epoch=on_epoch, webhooks=webhooks
+        JobStore(database),
+        settings,
+        engine_of(settings),
+        published=published,
+        on_epoch=on_epoch,
+        webhooks=webhooks,
     )
 
 
-def worker_command(job: Job) -> list[str]:
-    """The command line of the worker of a job."""
-    return module_command("worker", job.id, "--parent", str(os.getpid()))
+def engine_of(settings: Settings) -> JobEngine:
+    """The engine that these settings name: this machine, or most kinds of jobs on a cluster."""
+    here = LocalEngine(settings)
+    if settings.cluster_url is None:
+        return here
+    from jobs.ray_engine import RayEngine  # late: only with a cluster
+
+    cluster = RayEngine(settings, settings.cluster_url, settings.cluster_token)
+    return SplitEngine(here, cluster, ON_THIS_MACHINE, is_of_this_machine)
 
 
 @dataclass(eq=False)
 class Running:
-    """A worker that this dispatcher started.
+    """A worker that this dispatcher started or adopted.
 
     Attributes:
-        job: The row when the worker was started.
+        job: The row at that time.
         claim: The worker's claim on it.
-        process: The worker.
         log: The log of the job.
-        drain: The thread that copies the worker's output to the log.
-        gpu: The worker's value of CUDA_VISIBLE_DEVICES, if there are several GPUs.
-        kills: The kernel's count of out-of-memory kills before the start.
+        ended: How the worker ended.
         epoch: The newest epoch reported to `on_epoch`.
         heartbeat: When the row was last updated, and how often output was read, at the last poll;
             a change shows that the worker is alive.
@@ -158,11 +103,8 @@ class Running:
 
     job: Job
     claim: str
-    process: subprocess.Popen[bytes]
     log: LogWriter
-    drain: threading.Thread
-    gpu: str | None
-    kills: int
+    ended: asyncio.Future[End]
     epoch: int = 0
     heartbeat: object = None
     heard_at: float = field(default_factory=time.monotonic)
@@ -177,53 +119,46 @@ class Dispatcher:
 
     Args:
         store: The job table.
-        settings: Provide the numbers of slots, threads and attempts.
-        command: Returns the command line of a job's worker.
+        settings: Provide the numbers of slots and attempts.
+        engine: Runs the workers.
         published: Returns the id of the model that a job has published, if any; see `JobFinalizer`.
         on_epoch: Called with mode and duration (seconds) of every finished epoch.
         webhooks: Sends the deliveries of ended jobs while this dispatcher holds the lock.
-        timing: Waiting times.
-        machine: Functions that start processes and check memory and disk.
+        retry: Seconds from a failed database access to the next attempt.
     """
 
     def __init__(
         self,
         store: JobStore,
         settings: Settings,
+        engine: JobEngine,
         *,
-        command: Callable[[Job], Sequence[str]] = worker_command,
         published: Callable[[str], str | None] = lambda _: None,
         on_epoch: Callable[[str, float], None] = lambda *_: None,
         webhooks: WebhookSender | None = None,
-        timing: Timing = Timing(),
-        machine: Machine = Machine(),
+        retry: float = RETRY,
     ) -> None:
         self.store = store
         self.settings = settings
         self.slots = slots(settings)
-        self._command = command
+        self._engine = engine
         self._finalizer = JobFinalizer(store, settings.train_attempts, published)
         self._on_epoch = on_epoch
         self._webhooks = webhooks
-        self._timing = timing
-        self._machine = machine
+        self._retry_after = retry
         self._running: dict[str, Running] = {}
-        self._refused: set[str] = set()  # jobs whose process could not be started
+        self._refused: set[str] = set()  # jobs whose worker could not be started
         self._awaited: dict[str, asyncio.Event] = {}
         self._wake = asyncio.Event()
         self._shutdown = asyncio.Event()
         self._lock = dispatcher_lock(settings)
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self._stop: asyncio.Future[None] | None = None  # a reference, so that it is not collected
         self._stopped = asyncio.Event()
 
     def start(self) -> None:
-        """Start the loop. Needs a running event loop.
-
-        The event loop's thread starts the workers, because that thread must outlive them: the
-        kernel kills a worker when the *thread* that started it ends (PR_SET_PDEATHSIG).
-        """
-        self._task = asyncio.create_task(self._run())
+        """Start the loop. Needs a running event loop, whose thread must outlive the workers."""
+        self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._reap())]
 
     def wake(self) -> None:
         """Query the table now."""
@@ -240,7 +175,7 @@ class Dispatcher:
             except DatabaseBusy:
                 if self._shutdown.is_set():
                     raise
-                await asyncio.sleep(self._timing.retry)
+                await asyncio.sleep(self._retry_after)
                 continue
             if job.is_final or self._shutdown.is_set():
                 self._awaited.pop(job_id, None)
@@ -254,19 +189,27 @@ class Dispatcher:
         self._stop = asyncio.ensure_future(self.stop())
 
     async def stop(self) -> None:
-        """End the workers after they have saved; their jobs resume at the next start."""
+        """End the workers after they have saved; their jobs resume at the next start.
+
+        Workers that outlive this dispatcher go on; the next one adopts them.
+        """
         if not self._shutdown.is_set():
             self._shutdown.set()
             self.wake()
             for ended in self._awaited.values():
                 ended.set()
+            for running in self._running.values():
+                if not self._engine.outlives(running.claim):
+                    self._end(running, Ending.SAVE)
+                elif running.watch is not None:
+                    running.watch.cancel()
             watches = [running.watch for running in self._running.values() if running.watch]
-            for running in list(self._running.values()):
-                self._end(running, SIGNAL_SAVE_AND_EXIT, self._timing.saving)
             await asyncio.gather(*watches, return_exceptions=True)
-            if self._task is not None:
-                self._task.cancel()
-                await asyncio.gather(self._task, return_exceptions=True)
+            for task in self._tasks:
+                task.cancel()
+            late = [running.watch for running in self._running.values() if running.watch]
+            await asyncio.gather(*self._tasks, *late, return_exceptions=True)
+            await self._engine.close()
             if self._webhooks is not None:
                 await asyncio.to_thread(self._webhooks.stop)
             self._lock.release()
@@ -285,7 +228,7 @@ class Dispatcher:
                 await self._poll()
             except Exception:
                 log.exception("The job table could not be read; retrying")
-                await asyncio.sleep(self._timing.retry)
+                await asyncio.sleep(self._retry_after)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(POLL):
                     await self._wake.wait()
@@ -300,25 +243,39 @@ class Dispatcher:
             except Timeout:
                 await asyncio.sleep(POLL)
 
-    async def _retry(self, step: Callable[[], None]) -> None:
-        """Repeat a database step until it succeeds."""
+    async def _reap(self) -> None:
+        """Pass on how workers have ended."""
+        while True:
+            ends = self._engine.poll()
+            for running in self._running.values():
+                end = ends.get(running.claim)
+                if end is not None and not running.ended.done():
+                    running.ended.set_result(end)
+            await asyncio.sleep(REAP)
+
+    async def _retry(self, step: Callable[[], Awaitable[None]]) -> None:
+        """Repeat a step that uses the database until it succeeds."""
         while True:
             try:
-                await asyncio.to_thread(step)
+                await step()
                 return
             except Exception:
                 log.exception("The job table could not be written; retrying")
-                await asyncio.sleep(self._timing.retry)
+                await asyncio.sleep(self._retry_after)
 
-    def _take_over(self) -> None:
-        """Kill the workers of an earlier dispatcher that are still running; finalize its jobs."""
-        left = marked()
-        for job in self.store.list(None, "queued", "running", "stopping"):
-            kill(left.get(job.id, []))
-        for job in self.store.list(None, "running", "stopping"):
-            self._finalizer.finalize(job.id, KILLED)
-        for job in self.store.list(None, *FINAL):  # perhaps not cleared yet
-            clear(self.store.folder(job.id), completed=job.status == "completed")
+    async def _take_over(self) -> None:
+        """Adopt or end the workers that an earlier dispatcher left; finalize its other jobs."""
+        live = await asyncio.to_thread(self.store.list, None, *LIVE)
+        queued = await asyncio.to_thread(self.store.list, None, "queued")
+        adopted = await self._engine.adopt([*live, *queued], self._log_of)
+        for job in live:
+            if job.claim in adopted:
+                self._watch(job, job.claim)
+            else:
+                await asyncio.to_thread(self._finalizer.finalize, job.id, KILLED)
+        for job in await asyncio.to_thread(self.store.list, None, *FINAL):  # not cleared yet?
+            folder = self.store.folder(job.id)
+            await asyncio.to_thread(clear, folder, completed=job.status == "completed")
 
     async def _poll(self) -> None:
         for running in list(self._running.values()):
@@ -359,69 +316,33 @@ class Dispatcher:
 
     # --- one worker
 
+    def _log_of(self, job: Job) -> LogWriter:
+        return LogWriter(self.store.log(job.id))
+
     async def _launch(self, job: Job) -> bool:
-        """Start a worker in the event loop's thread. Returns whether it was started."""
-        writer = LogWriter(self.store.log(job.id))
-        if (lacking := self._machine.lacking_room(self.settings)) is not None:
-            return self._refuse(job, writer, lacking)
-        claim = local_claim()
+        """Start a worker. Returns whether it was started."""
+        writer, claim = self._log_of(job), self._engine.claim(job)
         claimed = await asyncio.to_thread(self.store.claim, job.id, claim)
         if not claimed or self._shutdown.is_set():
             return False
-        gpu, kills = self._free_gpu(), self._machine.memory_kills()
-        reading, writing = os.pipe()
         try:
-            drain = writer.drain(reading)
-            process = self._machine.start(
-                self._command(job),
-                cwd=ROOT,
-                env=self._environment(job, claim, gpu),
-                stdin=subprocess.DEVNULL,
-                stdout=writing,
-                stderr=writing,
-                start_new_session=True,
-            )
-        except (OSError, RuntimeError) as error:  # temporary lack of memory or processes
-            return self._refuse(job, writer, error)
-        finally:
-            os.close(writing)  # if no worker was started, the drain thread ends
+            launched = await self._engine.launch(job, claim, writer)
+        except NotLaunched as error:
+            self._refuse(job, writer, error)
+            return False
         self._refused.discard(job.id)
         again = f", attempt {job.attempts + 1}" if job.attempts else ""
-        writer.say(f"Process {process.pid} started{again}.")
+        writer.say(f"{launched.shown} started{again}.")
         with of_request(job.request_id):
-            log.info("Job %s, %s: process %d started%s", job.id, job.kind, process.pid, again)
-        running = Running(job, claim, process, writer, drain, gpu, kills)
-        running.epoch = job.checkpoint
-        self._running[job.id] = running
-        running.watch = asyncio.create_task(self._watch(running))
+            log.info("Job %s, %s: %s started%s", job.id, job.kind, _lowered(launched.shown), again)
+        self._watch(job, claim, launched, writer)
         return True
 
-    def _refuse(self, job: Job, writer: LogWriter, error: Exception) -> bool:
+    def _refuse(self, job: Job, writer: LogWriter, error: Exception) -> None:
         """Log once why a worker cannot be started. The start is retried at every poll."""
         if job.id not in self._refused:
             self._refused.add(job.id)
             writer.say(f"The worker cannot be started yet: {str(error).rstrip('.')}.")
-        return False
-
-    def _environment(self, job: Job, claim: str, gpu: str | None) -> dict[str, str]:
-        ours = {JOB_ENV: job.id, CLAIM_ENV: claim, "PYTHONUNBUFFERED": "1"}
-        if gpu is not None:
-            ours["CUDA_VISIBLE_DEVICES"] = gpu
-        inherited = {k: v for k, v in os.environ.items() if k != "PROMETHEUS_MULTIPROC_DIR"}
-        hardened = environment(self.settings.home, threads(self.settings))
-        return module_environment(inherited | hardened | ours)
-
-    def _free_gpu(self) -> str | None:
-        """The GPU with the fewest jobs, as a value for CUDA_VISIBLE_DEVICES.
-
-        None if there are fewer than two GPUs.
-        """
-        count = cuda_devices() if device(self.settings) == "cuda" else 0
-        if count < 2:
-            return None
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
-        used = [running.gpu for running in self._running.values()]
-        return min(visible.split(","), key=used.count)
 
     def _observe(self, running: Running, job: Job) -> None:
         """Report the epochs finished since the last call."""
@@ -441,37 +362,44 @@ class Dispatcher:
                 f"The worker sent no heartbeat (progress or output) for {limit:g} minutes "
                 "(VISIONLOOP_TRAIN_STALL_MINUTES) and was killed."
             )
-            # faulthandler logs where it hangs
-            self._end(running, signal.SIGABRT, self._timing.term_grace)
+            self._end(running, Ending.ABORT)
 
-    def _end(
-        self, running: Running, ask: signal.Signals = SIGNAL_EXIT, patience: float = END_GRACE
-    ) -> None:
+    def _end(self, running: Running, how: Ending = Ending.CANCEL) -> None:
         if running.ending is None:
-            grace = self._timing.term_grace
-            ending = end_group(running.process.pid, ask, patience, grace)
-            running.ending = asyncio.create_task(ending)
+            running.ending = asyncio.create_task(self._engine.end(running.claim, how))
 
-    async def _watch(self, running: Running) -> None:
-        """Mark a job as running, wait for the end of its process, finalize the row."""
-        job_id, process = running.job.id, running.process
+    def _watch(
+        self,
+        job: Job,
+        claim: str,
+        launched: Launched | None = None,
+        writer: LogWriter | None = None,
+    ) -> None:
+        """Watch a worker that was started just now, or that was adopted."""
+        ended: asyncio.Future[End] = asyncio.get_running_loop().create_future()
+        running = Running(job, claim, writer or self._log_of(job), ended, epoch=job.checkpoint)
+        self._running[job.id] = running
+        running.watch = asyncio.create_task(self._finish(running, launched))
+
+    async def _finish(self, running: Running, launched: Launched | None) -> None:
+        """Mark a job as running, wait for the end of its worker, finalize the row."""
+        job_id = running.job.id
         try:
-            if not await self._mark_running(running):  # cancelled in the meantime
-                self._end(running)
-            # Only this loop polls the process, so nothing else could set an event at its end.
-            while (code := process.poll()) is None:  # noqa: ASYNC110
-                await asyncio.sleep(REAP)
-            await asyncio.to_thread(self._clear, running)
-            reason = running.stalled or death(code, self._machine.memory_kills() > running.kills)
+            if launched is not None and not await self._mark_running(running, launched):
+                self._end(running)  # cancelled in the meantime
+            if self._shutdown.is_set() and self._engine.outlives(running.claim):
+                return
+            end = await running.ended
             finalize = partial(
                 self._finalizer.finalize,
                 job_id,
-                reason,
-                code=code,
+                running.stalled or end.reason,
+                code=end.code,
                 shutdown=self._shutdown.is_set(),
                 yielded=running.yielding,
             )
-            await self._retry(finalize)
+            await self._retry(partial(asyncio.to_thread, finalize))
+            self._engine.forget(running.claim)
             with contextlib.suppress(*FAILURES, JobNotFound):
                 job = await asyncio.to_thread(self.store.get, job_id)
                 self._observe(running, job)
@@ -482,20 +410,19 @@ class Dispatcher:
             if job_id in self._awaited:
                 self._awaited[job_id].set()
 
-    async def _mark_running(self, running: Running) -> bool:
-        job_id, pid = running.job.id, running.process.pid
+    async def _mark_running(self, running: Running, launched: Launched) -> bool:
+        job_id, claim = running.job.id, running.claim
         try:
             return await asyncio.to_thread(
-                self.store.start, job_id, running.claim, pid, started_at(pid)
+                self.store.start, job_id, claim, launched.pid, launched.pid_started
             )
         except Exception:
-            log.exception("Job %s could not be marked as running", running.job.id)
+            log.exception("Job %s could not be marked as running", job_id)
             return False
 
-    def _clear(self, running: Running) -> None:
-        """Kill a worker's child processes (data loaders, exports); read its remaining output."""
-        kill(marked().get(running.job.id, []))
-        running.drain.join(DRAIN)
+
+def _lowered(text: str) -> str:
+    return text[:1].lower() + text[1:]
 
 
 def _log_end(job: Job) -> None:

@@ -34,6 +34,7 @@ class LogWriter:
         self.heard = 0
         self._lock = threading.Lock()
         self._full = False
+        self._rest = b""  # of the worker's output: a line that has not ended yet
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._full = path.exists() and path.stat().st_size >= self._limit
@@ -60,16 +61,26 @@ class LogWriter:
         return thread
 
     def _drain(self, descriptor: int) -> None:
-        rest = b""
         with open(descriptor, "rb", buffering=0) as pipe:
             while chunk := pipe.read(65536):
-                self.heard += 1
-                *lines, rest = (rest + chunk).split(b"\n")
-                if len(rest) > LONGEST_LINE:  # a progress bar that never ends its line
-                    rest = rest.rpartition(b"\r")[2][:LONGEST_LINE]
-                self._keep([clean(line) for line in lines])
-            if rest:
-                self._keep([clean(rest)])
+                self.feed(chunk)
+        self.feed(b"", ended=True)
+
+    def feed(self, chunk: bytes, *, ended: bool = False) -> None:
+        """Append output of the worker.
+
+        Args:
+            chunk: The output. A line that has not ended waits for the next chunk.
+            ended: Whether there is no further output.
+        """
+        self.heard += bool(chunk)
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        if len(self._rest) > LONGEST_LINE:  # a progress bar that never ends its line
+            self._rest = self._rest.rpartition(b"\r")[2][:LONGEST_LINE]
+        if ended and self._rest:
+            lines.append(self._rest)
+            self._rest = b""
+        self._keep([clean(line) for line in lines])
 
     def _keep(self, lines: list[bytes]) -> None:
         if not self._full:

@@ -196,3 +196,40 @@ def test_a_webhook_secret_alone_has_no_effect(monkeypatch: pytest.MonkeyPatch) -
     assert settings_without_effect(Settings(), {}) == [
         "VISIONLOOP_WEBHOOK_SECRET has no effect without VISIONLOOP_WEBHOOK_URL."
     ]
+
+
+CLUSTER = {
+    "VISIONLOOP_CLUSTER_URL": "http://ray-head:8265",
+    "VISIONLOOP_DATABASE_URL": "postgresql+psycopg://db/signs",
+    "VISIONLOOP_STORE_URL": "s3://signs",
+    "VISIONLOOP_TRAIN_SLOTS": "4",
+}
+
+
+@pytest.mark.parametrize(
+    ("missing", "sentence"),
+    [
+        ("VISIONLOOP_DATABASE_URL", "VISIONLOOP_DATABASE_URL of a PostgreSQL"),
+        ("VISIONLOOP_STORE_URL", "VISIONLOOP_STORE_URL, as its nodes share no folder"),
+        ("VISIONLOOP_TRAIN_SLOTS", "VISIONLOOP_TRAIN_SLOTS, the number of jobs"),
+    ],
+)
+def test_a_cluster_needs_what_its_nodes_can_reach(
+    monkeypatch: pytest.MonkeyPatch, missing: str, sentence: str
+) -> None:
+    monkeypatch.delenv("VISIONLOOP_DATABASE_URL", raising=False)
+    for name, value in CLUSTER.items():
+        if name != missing:
+            monkeypatch.setenv(name, value)
+    with pytest.raises(ValidationError) as caught:
+        Settings()
+    assert refusals(caught.value)[0].startswith(f"VISIONLOOP_CLUSTER_URL needs {sentence}")
+    monkeypatch.setenv(missing, CLUSTER[missing])
+    assert Settings().cluster_url == "http://ray-head:8265"
+
+
+def test_a_token_of_a_cluster_alone_has_no_effect(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VISIONLOOP_CLUSTER_TOKEN", "a token of a cluster")
+    assert settings_without_effect(Settings(), {}) == [
+        "VISIONLOOP_CLUSTER_TOKEN has no effect without VISIONLOOP_CLUSTER_URL."
+    ]

@@ -19,7 +19,7 @@ from api.negotiation import prefers_exposition
 from api.responses import JSON
 from api.schemas import errors
 from errors import BackendUnavailable
-from jobs.dispatcher import slots as slots_of
+from jobs.local_engine import slots as slots_of
 from jobs.states import STATUSES
 from jobs.store import KINDS
 from models_store.versions import ModelVersion

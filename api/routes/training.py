@@ -22,7 +22,7 @@ from errors import ModelNotFound
 from evaluation.results import led
 from inference.device import device
 from jobs.control import status_of
-from jobs.dispatcher import slots
+from jobs.local_engine import slots
 from jobs.logs import read_last
 from jobs.states import TASK_MEANINGS, TASK_STATUSES, TaskStatus
 from jobs.store import Job

@@ -13,8 +13,9 @@ import pytest
 
 from database import Database
 from errors import InsufficientStorage
-from jobs.dispatcher import Dispatcher, Machine, Timing
+from jobs.dispatcher import Dispatcher
 from jobs.failures import DISK_FULL
+from jobs.local_engine import Machine
 from jobs.processes import is_alive, marked
 from jobs.store import Job, JobStore
 from settings import Settings
@@ -250,7 +251,7 @@ def test_a_dispatcher_survives_a_database_that_does_not_answer(store: JobStore) 
     async def body() -> None:
         job = submit(store)
         script = f"exit {DISK_FULL}"
-        async with dispatching(broken, script, timing=Timing(retry=0.05)) as dispatcher:
+        async with dispatching(broken, script, retry=0.05) as dispatcher:
             assert (await dispatcher.finished(job.id)).status == "failed"
         assert broken.calls == 4
 
@@ -315,7 +316,7 @@ def test_a_locked_database_delays_the_end_of_a_job(
     store = JobStore(Database(settings, patience=0.1))
 
     async def body() -> None:
-        async with dispatching(store, WAIT, timing=Timing(retry=0.05)) as dispatcher:
+        async with dispatching(store, WAIT, retry=0.05) as dispatcher:
             job = submit(store)
             started = await running(store, job)
             assert started.claim is not None

@@ -11,6 +11,7 @@ import psutil
 
 from jobs.claims import HERE
 from jobs.dispatcher import Dispatcher
+from jobs.local_engine import LocalEngine, Machine, Timing
 from jobs.processes import is_alive, marked
 from jobs.store import Job, JobStore, Kind
 from settings import Settings
@@ -38,6 +39,8 @@ async def dispatching(
     script: str,
     slots: int = 1,
     settings: dict[str, Any] | None = None,
+    timing: Timing | None = None,
+    machine: Machine | None = None,
     **more: Any,
 ) -> AsyncIterator[Dispatcher]:
     """A dispatcher whose workers run a shell script in their job's folder."""
@@ -47,7 +50,10 @@ async def dispatching(
 
     home = store.folder("x").parent.parent
     chosen = Settings(home=home, train_slots=slots, device="cpu", **(settings or {}))
-    dispatcher = Dispatcher(store, chosen, command=command, **more)
+    engine = LocalEngine(
+        chosen, command=command, timing=timing or Timing(), machine=machine or Machine()
+    )
+    dispatcher = Dispatcher(store, chosen, engine, **more)
     dispatcher.start()
     try:
         yield dispatcher
