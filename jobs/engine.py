@@ -83,7 +83,7 @@ class JobEngine(Protocol):
 
         Args:
             jobs: Those that wait, run or are being stopped, according to the table.
-            log: Returns the log of a job.
+            log: Returns the log of a job that runs or is being stopped.
 
         Returns:
             The claims of running jobs whose workers are watched from now on. The others have ended.

@@ -309,9 +309,10 @@ def shared_settings(settings: Settings, environment: Mapping[str, str]) -> dict[
 
     A database URL with a password is a secret; the nodes have it in their environment.
     """
+    given_as = {name.upper(): value for name, value in environment.items()}
     shared = {}
     for name in settings.model_fields_set - NOT_OURS:
-        value, given = getattr(settings, name), environment.get(variable_of(name))
+        value, given = getattr(settings, name), given_as.get(variable_of(name))
         if given is None or isinstance(value, SecretStr):
             continue
         if name == "database_url" and make_url(given).password:

@@ -267,15 +267,16 @@ def claimed(store: JobStore, job_id: str, claim: str, timeout: float = CLAIM_TIM
 def set_up_process(parent: int | None) -> None:
     """Set signals, the parent-death signal, and low priority for CPU and memory.
 
-    The process ends with the dispatcher `parent` (a pid; None: no parent is checked). If memory
-    runs out, the kernel kills this process before those of the service.
+    The process ends with the dispatcher `parent` (a pid; None: it outlives whoever started it). If
+    memory runs out, the kernel kills this process before those of the service.
     """
     faulthandler.enable()
     for number in (signal.SIGTERM, SIGNAL_SAVE_AND_EXIT, SIGNAL_EXIT):  # undo inherited SIG_IGN
         signal.signal(number, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if parent is not None:
+            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
         with contextlib.suppress(OSError):  # if memory runs out, kill this process first
             Path("/proc/self/oom_score_adj").write_text("500")
         with contextlib.suppress(OSError):

@@ -319,6 +319,24 @@ def test_workers_outlive_the_service_and_are_adopted(store: JobStore, ray: FakeR
     story(store, body)
 
 
+def test_output_is_a_sign_of_life_of_a_worker_that_was_adopted_too(
+    store: JobStore, ray: FakeRay
+) -> None:
+    more: dict[str, Any] = {"train_stall_minutes": 3.0 / 60}
+
+    async def body() -> None:
+        job = submit(store)
+        async with dispatching(store, ray):
+            claim = await launched(store, ray, job)
+        async with dispatching(store, ray, **more):
+            for second in range(6):
+                ray.run(claim, f"second {second}\n")
+                await asyncio.sleep(1)
+            assert not ray.stops
+
+    story(store, body)
+
+
 def test_a_new_dispatcher_cancels_what_was_cancelled_meanwhile(
     store: JobStore, ray: FakeRay
 ) -> None:
