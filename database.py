@@ -1,4 +1,4 @@
-"""The database: one SQLAlchemy engine per process and the base class of all tables.
+"""The database: SQLite or PostgreSQL; one engine per process, and the base class of all tables.
 
 Only the migrations (Alembic) create and change tables, when a process opens the database; see
 `migrations`.
@@ -6,11 +6,12 @@ Only the migrations (Alembic) create and change tables, when a process opens the
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from filelock import FileLock, Timeout
 from sqlalchemy import (
@@ -24,15 +25,17 @@ from sqlalchemy import (
     inspect,
     text,
 )
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from disk_space import NO_ROOM, is_disk_full
-from errors import Conflict, DatabaseBusy, DatabaseDamaged, InsufficientStorage, VisionLoopError
+import postgres
+from database_errors import FAILURES as FAILURES  # for those who use a Database
+from database_errors import RESTORE, RETRY, client_errors
+from errors import Conflict, DatabaseBusy, DatabaseDamaged, VisionLoopError
+from exclusive import AdvisoryExclusive, Exclusive, FileExclusive
 from files import change_of, signal_change
 from home_paths import unfinished_restore
+from postgres import SCHEMA, WRITERS, lock_transaction, locked_writer
 from settings import Settings
 
 if TYPE_CHECKING:
@@ -42,21 +45,13 @@ HEAD = "0014"  # the newest revision in `migrations/versions`
 BEFORE_ALEMBIC = 3  # versions without Alembic refuse a schema number from this one on
 BUSY_TIMEOUT = 30.0  # seconds that a job or command waits while the SQLite file is locked
 REQUEST_TIMEOUT = 3.0  # the same in the gateway, whose clients wait
-BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED")  # and extended codes that begin with them
-FULL = ("SQLITE_FULL",)
-DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
-RESTORE = (
-    "Stop the server and restore VISIONLOOP_HOME from a backup (docs/how-to/back-up.md). Without "
-    "one: move the file away, start the server, and run `visionloop models reindex`, which "
-    "finds the models again; jobs, evaluations and annotations that are not in datasets are lost."
-)
-BUSY_STATES = ("08", "40", "53", "55P03", "57P")  # PostgreSQL's codes: lost, locked, overloaded
-FULL_STATE = "53100"
-CHANGED = "changed"  # in `Session.info`: whether what other processes hold in memory has changed
-RETRY = 5.0  # seconds of `Retry-After`
+COUNTERS = {"models": ("generation", "tokens"), "annotations": ("annotations",)}
+"""What may change → the keys in `State` whose number is raised then."""
 
-FAILURES = (SQLAlchemyError, DatabaseBusy, DatabaseDamaged, InsufficientStorage)
-"""What transactions raise if the database cannot be used."""
+CHANGED = "changed"  # in `Session.info`: whether what other processes hold in memory has changed
+
+
+Changing = Literal["models", "annotations"]
 
 
 def now() -> str:
@@ -88,7 +83,7 @@ class Database:
 
     Args:
         settings: Provide the URL.
-        patience: Seconds that a transaction waits while another process locks a SQLite file.
+        patience: Seconds that a transaction waits while another writer has the database.
 
     Attributes:
         fence: Called at the beginning of every write transaction, which it refuses by raising. In
@@ -105,51 +100,136 @@ class Database:
             raise Conflict(sentence)
         self.settings = settings
         self.fence: Callable[[Session], None] | None = None
-        self.engine = _engine(settings, patience)
-        with client_errors(), _schema_lock(settings, patience):
-            self._ensure_schema()
+        self._patience = patience
+        self._closed = False
+        url = settings.sqlalchemy_url
+        self._server = None if url.get_backend_name() == "sqlite" else postgres.server_of(url)
+        self.engine = self._server.engine if self._server else _engine(settings, patience)
+        try:
+            with client_errors(), _schema_lock(settings, patience):
+                self._ensure_schema()
+        except BaseException:
+            self.close()
+            raise
 
     @contextmanager
     def write(self) -> Iterator[Session]:
         """A write transaction, committed at the end of the block; it waits for other writers.
 
+        What it has read stays true until then, because it is the only one: SQLite locks the file,
+        and on PostgreSQL it holds an advisory lock. Those who read never wait for it.
+
         Raises:
             DatabaseBusy: The database is locked or cannot be reached; nothing was written.
             InsufficientStorage: The disk is full; nothing was written.
+            ValidationFailed: A value does not fit its column, or holds a NUL character.
         """
+        if self._server is None:
+            with self._transaction() as session:
+                yield session
+            return
+        began = time.monotonic()
+        with locked_writer(self._server, self._patience):
+            left = self._patience - (time.monotonic() - began)
+            with self._transaction(left) as session:
+                yield session
+
+    @contextmanager
+    def write_rows(self) -> Iterator[Session]:
+        """A write transaction that does not wait for those of `write`, but for rows they change.
+
+        It is for single statements, such as the progress of a job, and for what locks the rows that
+        it has read (`with_for_update`). On SQLite, it is the same as `write`.
+
+        Raises:
+            DatabaseBusy, InsufficientStorage, ValidationFailed: As for `write`.
+        """
+        with self._transaction() as session:
+            yield session
+
+    @contextmanager
+    def _transaction(self, patience: float | None = None) -> Iterator[Session]:
+        """A write transaction; with a patience, one that holds PostgreSQL's writers' lock."""
         with (
             client_errors(),
             Session(self.engine, expire_on_commit=False) as session,
             session.begin(),
         ):
-            session.connection(execution_options={"visionloop_write": True})
-            if self.fence is not None:
+            connection = session.connection(execution_options={"visionloop_write": True})
+            if patience is not None:
+                lock_transaction(connection, WRITERS, patience)
+            if self.fence is not None:  # it locks a row: after the writers' lock, as others do
                 self.fence(session)
             yield session
         if session.info.get(CHANGED):
-            signal_change(self.settings.paths.changes)
+            self.signal_change()
 
-    def change(self) -> int:
+    def change(self, what: Changing = "models") -> int:
         """A number that is another one once a process has changed models or tokens.
 
-        It is read without the database, so that every request can follow such changes at once.
+        It is in memory, so that every request can follow such changes: at once if the database is a
+        SQLite file, and within postgres.POLL seconds if it is PostgreSQL.
+
+        Args:
+            what: `annotations`: another one once annotations arrived.
         """
-        return change_of(self.settings.paths.changes)
+        if self._server is None:
+            return change_of(self._signal_file(what))
+        return self._server.changes().number(COUNTERS[what])
+
+    def signal_change(self, what: Changing = "models") -> None:
+        """Have `change` return another number in all processes; `write` does so for models.
+
+        On PostgreSQL, the others see that the transaction has raised a counter of `COUNTERS`.
+        """
+        if self._server is None:
+            signal_change(self._signal_file(what))
+        else:
+            self._server.changes().note()
+
+    def _signal_file(self, what: Changing) -> Path:
+        paths = self.settings.paths
+        return paths.changes if what == "models" else paths.inbox_signal
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether servers on other machines may use it."""
+        return self._server is not None
+
+    def exclusive(self, name: str, timeout: float | None = None) -> Exclusive:
+        """A lock by name among all processes that use this database, on whatever machine.
+
+        On SQLite, it is a lock file in VISIONLOOP_HOME. On PostgreSQL, it is an advisory lock of a
+        session, which needs a connection of its own: it does not hold behind pgbouncer in
+        transaction mode.
+
+        Args:
+            name: Of letters, digits, `.`, `_` and `-`.
+            timeout: Seconds that the lock waits as a context; None: as long as it takes.
+        """
+        if self._server is None:
+            return FileExclusive(self.settings.paths.lock(name), timeout)
+        return AdvisoryExclusive(self._server.connect_alone, name, timeout)
 
     @contextmanager
     def read(self, patience: float | None = None) -> Iterator[Session]:
         """A read transaction with a consistent snapshot; writers never block it.
 
         Args:
-            patience: Seconds to wait for a process that locks the SQLite file against readers too;
-                None: as for other transactions.
+            patience: Seconds to wait for a process that locks a SQLite file against readers too;
+                None: as for other transactions. PostgreSQL has no such locks.
 
         Raises:
             DatabaseBusy: The database is locked or cannot be reached.
         """
+        options: dict[str, Any] = {}
+        if self._server is not None:  # SQLite's transactions are like this
+            options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        elif patience is not None:
+            options = {"visionloop_patience": patience}
         with client_errors(), Session(self.engine, expire_on_commit=False) as session:
-            if patience is not None:
-                session.connection(execution_options={"visionloop_patience": patience})
+            if options:
+                session.connection(execution_options=options)
             yield session
 
     def check(self) -> None:
@@ -167,7 +247,11 @@ class Database:
 
     def close(self) -> None:
         """Close the connections."""
-        self.engine.dispose()
+        if self._server is None:
+            self.engine.dispose()
+        elif not self._closed:
+            postgres.leave(self._server)
+        self._closed = True
 
     def _ensure_schema(self) -> None:
         """Migrate the tables to the newest revision, in one transaction.
@@ -185,37 +269,12 @@ class Database:
                 _pragma(connection, "foreign_keys=OFF")
             try:
                 with connection.begin():
+                    if not sqlite:
+                        lock_transaction(connection, SCHEMA, self._patience)
                     _migrate(connection)
             finally:
                 if sqlite:
                     _pragma(connection, "foreign_keys=ON")
-
-
-@contextmanager
-def client_errors() -> Iterator[None]:
-    """A context that replaces errors of a locked, unreachable or full database by our own."""
-    try:
-        yield
-    except SQLAlchemyError as error:
-        if (known := _known(error)) is not None:
-            raise known from error
-        raise
-
-
-def _known(error: SQLAlchemyError) -> VisionLoopError | None:
-    origin = getattr(error, "orig", None)
-    name = str(getattr(origin, "sqlite_errorname", ""))
-    state = str(getattr(origin, "sqlstate", "") or getattr(origin, "pgcode", "") or "")
-    if name.startswith(FULL) or state == FULL_STATE or is_disk_full(error):
-        return InsufficientStorage(NO_ROOM)
-    if name.startswith(BUSY):
-        return DatabaseBusy("Another process has locked the database. Try again.", RETRY)
-    if name.startswith(DAMAGED):
-        return DatabaseDamaged(f"The database is damaged ({origin}). {RESTORE}")
-    lost = isinstance(error, OperationalError) and not name and not state  # no server answers
-    if state.startswith(BUSY_STATES) or lost or isinstance(error, PoolTimeout):
-        return DatabaseBusy("The database cannot be reached or is overloaded. Try again.", RETRY)
-    return None
 
 
 def alembic_config(connection: Connection | None = None) -> Config:
@@ -278,9 +337,8 @@ def _pragma(connection: Connection, setting: str) -> None:
 
 
 def _engine(settings: Settings, patience: float) -> Engine:
+    """The engine of a SQLite file."""
     url = settings.sqlalchemy_url
-    if url.get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True, pool_timeout=patience)
     settings.paths.create()
     # No limit of connections: otherwise readers would have to wait for connections that are held by
     # writers, which wait for a lock.

@@ -107,7 +107,7 @@ class HomePaths:
 
     @property
     def locks(self) -> Path:
-        """Lock files of what one gateway process does at a time."""
+        """Lock files of what one process does at a time."""
         return self.root / "run" / "locks"
 
     @property
@@ -125,12 +125,6 @@ class HomePaths:
         """Lock file of a process that creates or migrates the tables of the SQLite file."""
         return self.root / "schema.lock"
 
-    @property
-    def dispatcher_lock(self) -> Path:
-        """Lock file of the dispatcher that runs the jobs of this home."""
-        return self.root / "dispatcher.lock"
-
-    @property
-    def seed_lock(self) -> Path:
-        """Lock file of a process that imports the starter models."""
-        return self.root / "seed.lock"
+    def lock(self, name: str) -> Path:
+        """Lock file of `Database.exclusive(name)`, if the database is a SQLite file."""
+        return self.locks / f"{name}.lock"

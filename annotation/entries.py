@@ -130,6 +130,8 @@ class AnnotationEntries:
                 entry.content = None
             if entry.annotations is not None:  # the newest revision is outdated
                 _touch(session, dataset_id)
+            else:  # whoever fetches the images sees that one waits
+                note_change(session)
             entry.address, entry.annotations, entry.error = address, None, None
             entry.number += 1
             entry.updated_at = now()

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from filelock import FileLock
-
 from annotation.datasets import AnnotatedDatasets, upload_source
 from annotation.entries import image_entry
 from annotation.image_records import ORIGINAL, ORIGINAL_RANK, PRELABEL_RANK, ImageRecord
@@ -74,8 +72,7 @@ def adopt(store: AnnotatedDatasets, datasets: DatasetStore, dataset_id: str) -> 
         DatasetNotFound: No dataset has this id.
     """
     folder = datasets.folder / dataset_id
-    lock = datasets.folder / f".{dataset_id}.adopt.lock"
-    with FileLock(lock, timeout=LOCK_TIMEOUT):
+    with store.database.exclusive(f"adopt-{dataset_id}", LOCK_TIMEOUT):
         found = store.find(upload_source(dataset_id))
         if found is not None:
             return found

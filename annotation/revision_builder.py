@@ -16,8 +16,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from annotation.datasets import AnnotatedDatasets
 from annotation.image_records import ImageRecord
 from annotation.revision_records import KnownNames, new_revision, write_revision
@@ -77,7 +75,7 @@ def build(
     """
     folder = store.folder(dataset.id)
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.parent / f".{dataset.id}.lock", timeout=LOCK_TIMEOUT):
+    with store.database.exclusive(f"build-{dataset.id}", LOCK_TIMEOUT):
         # The dataset's row is read before its entries: `dataset.changes` may then be lower than
         # the number of changes in the entries, but never higher.
         dataset = store.get(dataset.id)

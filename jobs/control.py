@@ -105,5 +105,5 @@ def _clear_cancelled(store: JobStore, job: Job) -> None:
 
 def _recover_orphan(store: JobStore, settings: Settings, published: Published, job_id: str) -> None:
     """Finalize a job if no dispatcher is running; a running one holds the lock and does it."""
-    with contextlib.suppress(Timeout), dispatcher_lock(settings).acquire(blocking=False):
+    with contextlib.suppress(Timeout), dispatcher_lock(store.database):
         JobFinalizer(store, settings.train_attempts, published).recover(job_id)

@@ -34,6 +34,7 @@ from settings import Settings
 log = logging.getLogger("visionloop")
 
 POLL = 0.5  # seconds between two queries of the table
+LOCK_CHECK = 1.0  # seconds between two questions whether the lock is still held
 REAP = 0.1  # seconds between two questions to the engine which workers have ended
 # Seconds between two queries of an awaited job. Another process may cancel it, which sets no event
 # here.
@@ -151,7 +152,7 @@ class Dispatcher:
         self._awaited: dict[str, asyncio.Event] = {}
         self._wake = asyncio.Event()
         self._shutdown = asyncio.Event()
-        self._lock = dispatcher_lock(settings)
+        self._lock = dispatcher_lock(store.database)
         self._tasks: list[asyncio.Task[None]] = []
         self._stop: asyncio.Future[None] | None = None  # a reference, so that it is not collected
         self._stopped = asyncio.Event()
@@ -214,7 +215,7 @@ class Dispatcher:
             await self._engine.close()
             if self._webhooks is not None:
                 await asyncio.to_thread(self._webhooks.stop)
-            self._lock.release()
+            await asyncio.to_thread(self._lock.release)
             self._stopped.set()
         await self._stopped.wait()
 
@@ -225,8 +226,12 @@ class Dispatcher:
         if self._webhooks is not None:
             self._webhooks.start()
         await self._retry(self._take_over)
+        checked = time.monotonic()
         while not self._shutdown.is_set():
             try:
+                if time.monotonic() - checked >= LOCK_CHECK:
+                    await self._keep_lock()
+                    checked = time.monotonic()
                 await self._poll()
             except Exception:
                 log.exception("The job table could not be read; retrying")
@@ -237,13 +242,27 @@ class Dispatcher:
             self._wake.clear()
 
     async def _acquire_lock(self) -> None:
-        """Wait until no other dispatcher runs on this home."""
+        """Wait until no other dispatcher runs these jobs."""
         while True:
             try:
-                self._lock.acquire(blocking=False)
+                await asyncio.to_thread(self._lock.acquire, 0)
                 return
             except Timeout:
                 await asyncio.sleep(POLL)
+            except Exception:
+                log.exception("The lock of the dispatcher cannot be taken yet; retrying")
+                await asyncio.sleep(self._retry_after)
+
+    async def _keep_lock(self) -> None:
+        """Start no job while another dispatcher may: the lock is lost with its connection.
+
+        What runs here goes on meanwhile. A worker whose job was given to another one ends itself.
+        """
+        if await asyncio.to_thread(self._lock.is_held):
+            return
+        log.warning("The lock of the dispatcher was lost with the database; waiting for it")
+        await self._acquire_lock()
+        await self._retry(self._take_over)
 
     async def _reap(self) -> None:
         """Pass on how workers have ended."""
@@ -267,8 +286,10 @@ class Dispatcher:
 
     async def _take_over(self) -> None:
         """Adopt or end the workers that an earlier dispatcher left; finalize its other jobs."""
-        live = await asyncio.to_thread(self.store.list, None, *LIVE)
-        queued = await asyncio.to_thread(self.store.list, None, "queued")
+        left = await asyncio.to_thread(self.store.list, None, "queued", *LIVE)
+        left = [job for job in left if job.id not in self._running]  # ours, if the lock was lost
+        queued = [job for job in left if job.status == "queued"]
+        live = [job for job in left if job.status != "queued"]
         logs = {job.id: self._log_of(job) for job in live}
         adopted = await self._engine.adopt([*live, *queued], lambda job: logs[job.id])
         for job in live:

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from filelock import FileLock
-
+from database import Database
 from disk_space import NO_ROOM
+from exclusive import Exclusive
 from jobs.artifacts import clear, kept_by
 from jobs.failures import DISK_FULL
 from jobs.logs import LogWriter
 from jobs.processes import kill, marked
 from jobs.store import LONGEST_ERROR, Job, JobStore
 from models_store.registry import Registry, published
-from settings import Settings
 
 KILLED = "The service was killed while this job ran."
 BEGINNING = "from the beginning"
@@ -23,9 +22,9 @@ KILLS = 10  # unobserved ends per allowed attempt that are not counted as crashe
 Published = Callable[[str], str | None]
 
 
-def dispatcher_lock(settings: Settings) -> FileLock:
-    """The lock that the dispatcher of this VISIONLOOP_HOME holds while it runs."""
-    return FileLock(settings.paths.dispatcher_lock, thread_local=False)
+def dispatcher_lock(database: Database) -> Exclusive:
+    """The lock that the dispatcher of these jobs holds while it runs; nobody waits for it."""
+    return database.exclusive("dispatcher", timeout=0)
 
 
 def published_in(registry: Registry) -> Published:

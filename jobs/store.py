@@ -23,6 +23,7 @@ from sqlalchemy import (
     CursorResult,
     Float,
     Integer,
+    Select,
     String,
     Text,
     Update,
@@ -349,7 +350,7 @@ class JobStore:
             Conflict: The job has ended.
         """
         with self.database.write() as session:
-            job = _row(session, job_id)
+            job = _row(session, job_id, lock=True)
             if job.is_final:
                 raise Conflict(
                     f"Job '{job.id}' {job.ending}; there is nothing to cancel. "
@@ -372,7 +373,7 @@ class JobStore:
             Conflict: The job has not ended, or a waiting job starts from its weights.
         """
         with self.database.write() as session:
-            job = _row(session, job_id)
+            job = _row(session, job_id, lock=True)
             if not job.is_final:
                 raise Conflict(
                     f"Job '{job.id}' is {job.status}. Cancel it first, or wait until it ends."
@@ -415,7 +416,7 @@ class JobStore:
             The status of the job; None if it is no longer assigned to this worker.
         """
         mine = _mine(job_id, claim)
-        with self.database.write() as session:
+        with self.database.write_rows() as session:
             _execute(session, update(Job).where(*mine).values(updated_at=now(), **values))
             status: str | None = session.scalar(select(Job.status).where(*mine))
             return status
@@ -450,7 +451,7 @@ class JobStore:
         Returns False if the job is not queued. A later claim replaces an earlier one.
         """
         queued = (Job.id == job_id, Job.status == "queued")
-        with self.database.write() as session:
+        with self.database.write_rows() as session:
             return _execute(session, update(Job).where(*queued).values(claim=claim)) == 1
 
     def start(
@@ -527,7 +528,7 @@ class JobStore:
     ) -> bool:
         """Change the status in one statement, so that only one of two concurrent calls succeeds."""
         place = (Job.id == job_id, Job.status.in_(origins), *more)
-        with self.database.write() as session:
+        with self.database.write_rows() as session:
             moved = _execute(session, update(Job).where(*place).values(**values)) == 1
             if moved and values["status"] in FINAL:
                 self._notify(session, _row(session, job_id))
@@ -539,14 +540,18 @@ class JobStore:
         enqueue(session, addresses, job.id, job.status, job.to_json())
 
 
-def _row(session: Session, job_id: str) -> Job:
-    """The job that a client names: by its id, or by a unique beginning of it."""
-    job = session.scalar(select(Job).where(Job.id == job_id))
+def _row(session: Session, job_id: str, lock: bool = False) -> Job:
+    """The job that a client names: by its id, or by a unique beginning of it.
+
+    With `lock`, nobody else changes its row until the transaction ends.
+    """
+    job = session.scalar(_locked(select(Job).where(Job.id == job_id), lock))
     if job is None and SHORT_ID.fullmatch(start := job_id.lower()):
         # a range, because the index on the column does not serve LIKE
         begins = (Job.id >= start, Job.id < start + "g")
         found = only_match(start, list(session.scalars(select(Job.id).where(*begins))), "jobs")
-        job = session.scalar(select(Job).where(Job.id == found)) if found else None
+        if found:
+            job = session.scalar(_locked(select(Job).where(Job.id == found), lock))
     if job is None:
         raise JobNotFound(f"No job {job_id[:80]!r}. GET /jobs lists them; give an id, {RULE}.")
     return job
@@ -555,6 +560,10 @@ def _row(session: Session, job_id: str) -> Job:
 def _mine(job_id: str, claim: str) -> tuple[ColumnElement[bool], ...]:
     """The conditions under which a job is assigned to the worker with this claim."""
     return Job.id == job_id, Job.claim == claim, Job.status.in_(LIVE)
+
+
+def _locked(query: Select[Job], lock: bool) -> Select[Job]:
+    return query.with_for_update() if lock else query
 
 
 def _execute(session: Session, statement: Update) -> int:

@@ -17,12 +17,13 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from filelock import Timeout
 from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from database import FAILURES, Database, State, now
-from errors import Conflict, InvalidModelFile, ModelNotFound, ValidationFailed
+from errors import BackendUnavailable, Conflict, InvalidModelFile, ModelNotFound, ValidationFailed
 from files import delete_abandoned
 from models_store.decision_log import (
     COMMAND,
@@ -42,7 +43,7 @@ from models_store.maintenance import (
     sweep,
 )
 from models_store.names import check_name, split_tag
-from models_store.store import ModelStore, StoredModel, content_hash, new_version
+from models_store.store import LOCK_TIMEOUT, ModelStore, StoredModel, content_hash, new_version
 from models_store.tables import (
     ModelEventKind,
     Promotion,
@@ -177,7 +178,7 @@ class Registry:
             raise InvalidModelFile(f"The model folder lacks {missing}.") from error
         except ValidationError as error:
             raise InvalidModelFile(f"{DESCRIPTION_FILE} is not valid: {error}") from error
-        with self.store.lock():
+        with self._writing():
             if unless_present and (known := self._with_content(name, content)):
                 if promote:
                     self._promote(known, DecisionReason(by=str(source.get("kind"))))
@@ -266,7 +267,7 @@ class Registry:
             Conflict: Another version than `expected_promoted` has been promoted since.
         """
         found = self.candidate(model_id)
-        with self.store.lock():
+        with self._writing():
             self._promote(found, why, expected_promoted)
         return self.get(found.id)
 
@@ -285,7 +286,7 @@ class Registry:
         """Promote the previously promoted version again. Raises as `step_back`."""
         self.refresh()
         name = self.get(name).name
-        with self.store.lock():
+        with self._writing():
             with self.database.write() as session:
                 version = step_back(session, name, why)
             with _repaired_later():
@@ -302,7 +303,7 @@ class Registry:
         """Replace the metrics of a version."""
         self.refresh()
         found = self.get(model_id)
-        with self.store.lock():
+        with self._writing():
             with self.database.write() as session:
                 row = session.get(PublishedModel, (found.name, found.version))
                 if row is None:
@@ -335,7 +336,7 @@ class Registry:
         if split_tag(model_id)[1] is None and len(versions) > 1:
             ids = ", ".join(v.id for v in versions[:SHOWN_NAMES])
             raise ValidationFailed(f"{found.name!r} has several versions; name one of: {ids}.")
-        with self.store.lock():
+        with self._writing():
             with self.database.write() as session:
                 self._refuse_active(session, found)
                 row = session.get(PublishedModel, (found.name, found.version))
@@ -367,19 +368,37 @@ class Registry:
     def sweep(self) -> Sentences:
         """Finish or undo interrupted changes; call it at start. Returns a sentence for each."""
         delete_abandoned(self.settings.home)
-        with self.store.lock():
+        with self._writing():
             done = sweep(self.store, self.database)
             return done + delete_stray_files(self.store, self.database)
 
     def reindex(self) -> Sentences:
         """Make the rows agree with the store's folders. Returns a sentence for each change."""
         delete_abandoned(self.settings.home)
-        with self.store.lock():
+        with self._writing():
             done = reindex(self.store, self.database)
         self.refresh()
         return done
 
     # --- inside
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """The lock of all who write models, on whatever machine, then the one of this store.
+
+        Raises:
+            BackendUnavailable: Another process held one of them for longer than LOCK_TIMEOUT.
+        """
+        lock = self.database.exclusive("models")
+        try:
+            lock.acquire(LOCK_TIMEOUT)
+        except Timeout as error:
+            raise BackendUnavailable("The model store is busy; try again.", 10) from error
+        try:
+            with self.store.lock():
+                yield
+        finally:
+            lock.release()
 
     def _promote(
         self, model: ModelVersion, why: DecisionReason, expected_promoted: str | None = None

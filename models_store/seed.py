@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from database import State
 from errors import ModelNotFound, VisionLoopError
 from files import temporary_folder
@@ -71,7 +69,7 @@ def seed(registry: Registry, folder: Path = STARTERS, again: bool = False) -> li
     if present and not unmeasured:
         return []
     done: list[str] = []
-    with FileLock(registry.settings.paths.seed_lock):  # a second process waits, then finds them
+    with registry.database.exclusive("seed"):  # a second process waits, then finds them
         registry.refresh()
         if wanted := _wanted(registry, shipped, again):
             done += _publish(registry, wanted)

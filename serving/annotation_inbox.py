@@ -21,7 +21,6 @@ from dataset.task_forms import task_of
 from disk_space import NO_ROOM, is_disk_full
 from errors import InsufficientStorage, ValidationFailed, VisionLoopError, our_fault
 from evaluation.store import EvaluationRow, EvaluationStore
-from files import change_of, signal_change
 from formats.annotations import Annotations
 from formats.label_studio import from_label_studio
 from formats.label_studio_config import LabelConfig, parse_label_config
@@ -81,11 +80,11 @@ class AnnotationInbox:
         self.jobs = jobs
         self.evaluations = evaluations
         self._arrived = asyncio.Event()
-        self._change = change_of(registry.settings.paths.inbox_signal)
+        self._database = registry.database
+        self._change: int | None = None  # of the annotations, as it was seen last
         self._tried: dict[tuple[str, str, int], float] = {}
         self._next: dict[str, float] = {}  # dataset → earliest time of its next build
         self._leadership = leadership or Leadership(registry.settings.paths.locks)
-        self._signal = registry.settings.paths.inbox_signal
         self._one = OneAtATime("annotation-images", registry.settings.paths.locks)
         self._task: asyncio.Task[None] | None = None
 
@@ -103,8 +102,8 @@ class AnnotationInbox:
     def wake(self) -> None:
         """Process new annotations now, in whichever gateway process does that."""
         self._arrived.set()
-        signal_change(self._signal)
-        self._change = change_of(self._signal)
+        self._database.signal_change("annotations")
+        self._change = self._database.change("annotations")
 
     async def bring(self, dataset_id: str | None = None, again: bool = False) -> None:
         """Fetch the missing images; with `again`, also those that failed a short time ago."""
@@ -187,14 +186,14 @@ class AnnotationInbox:
 
     async def _wait(self, pause: float) -> bool:
         """Wait for new annotations, at most `pause` seconds. Returns whether there are some."""
-        others = self.registry.settings.gateway_workers > 1
+        others = self.registry.settings.gateway_workers > 1 or self._database.is_shared
         until = time.monotonic() + pause
         while not self._arrived.is_set() and (left := until - time.monotonic()) > 0:
             with contextlib.suppress(TimeoutError):
                 # not wait_for, which in Python 3.11 loses a cancellation at the time of the event
                 async with asyncio.timeout(min(left, LOOK) if others else left):
                     await self._arrived.wait()
-            if (change := change_of(self._signal)) != self._change:
+            if (change := self._database.change("annotations")) != self._change:
                 self._change = change
                 self._arrived.set()
         woken = self._arrived.is_set()

@@ -31,7 +31,19 @@ BELOW_ALL = {  # module → what else of ours it may import
     "source_tree": set(),
     "tracing": set(),
     "zip_bounds": set(),
-    "database": {"disk_space", "errors", "files", "home_paths", "settings", "migrations"},
+    "database": {
+        "database_errors",
+        "errors",
+        "exclusive",
+        "files",
+        "home_paths",
+        "migrations",
+        "postgres",
+        "settings",
+    },
+    "database_errors": {"disk_space", "errors"},
+    "exclusive": {"database_errors", "postgres"},
+    "postgres": {"database_errors", "errors"},
 }
 TOPS = {  # module → the packages that it may import
     "cli": {"shell", "source_tree"},

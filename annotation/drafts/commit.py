@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -123,12 +123,12 @@ class DraftCommitter:
             ConfirmationRequired: Most annotations would be removed.
             BackendUnavailable: Other requests have been changing the dataset for too long.
         """
-        folder = self.submission.datasets.folder
+        lock = self.drafts.database.exclusive(f"commit-{self.dataset_id}", LOCK_TIMEOUT)
         self.submission.datasets.get(self.dataset_id)
         if request.dry_run:
             return self._commit(request)
         try:
-            with FileLock(folder / f".{self.dataset_id}.commit.lock", timeout=LOCK_TIMEOUT):
+            with lock:
                 return self._answered(request) or self._commit(request)
         except Timeout:
             raise BackendUnavailable(

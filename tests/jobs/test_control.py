@@ -51,7 +51,7 @@ def test_an_unknown_job_cannot_be_cancelled(store: JobStore) -> None:
 
 def test_while_a_dispatcher_lives_it_alone_finalizes_a_job(store: JobStore) -> None:
     job = running_nowhere(store)
-    with dispatcher_lock(store.database.settings):
+    with dispatcher_lock(store.database):
         assert cancelled(store, job, patience=0.3).status == "stopping"
     assert cancelled(store, job).status == "stopped"
     assert "Ended on request." in store.log(job.id).read_text()

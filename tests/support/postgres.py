@@ -27,8 +27,7 @@ OWNER = "visionloop"  # the superuser of the server
 START = 120.0  # seconds
 OPTIONS = {
     "listen_addresses": "127.0.0.1",
-    "fsync": "off",
-    "synchronous_commit": "off",
+    "fsync": "off",  # SIGKILL of the server loses nothing all the same, as the system goes on
     "full_page_writes": "off",
     "shared_buffers": "32MB",
     "autovacuum": "off",

@@ -1,0 +1,188 @@
+"""What is peculiar to PostgreSQL: connections, advisory locks, and changes by other processes."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, text
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool
+
+from database_errors import RETRY
+from errors import DatabaseBusy
+
+POOL = 3  # connections of a process that stay open
+MORE = 5  # and that are opened when these are in use
+POOL_TIMEOUT = 3.0  # seconds that a transaction waits for one of them
+CONNECT_TIMEOUT = 5  # seconds
+
+# A host that is gone is noticed within about ten seconds, by both sides: libpq's parameters here,
+# the server's own settings there. A transaction that nobody ends does not lock the others out.
+KEEPALIVE = {
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+SESSION = (
+    "SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3; "
+    "SET tcp_user_timeout = 10000; SET idle_in_transaction_session_timeout = 60000"
+)
+
+POLL = 0.3  # seconds between two looks for changes of other processes
+
+
+def advisory_key(name: str) -> int:
+    """The number of an advisory lock, by name: 64 bits with a sign."""
+    digest = hashlib.sha256(f"visionloop {name}".encode()).digest()
+    return int.from_bytes(digest[:8], "big", signed=True)
+
+
+class Server:
+    """The connections of this process to one database; all its `Database` objects share them.
+
+    Attributes:
+        engine: Their pool.
+        writer: Held by the thread of this process that has, or waits for, the writers' lock of the
+            database. The others wait here, so that they need no connection.
+    """
+
+    def __init__(self, url: URL) -> None:
+        arguments = {"connect_timeout": CONNECT_TIMEOUT, **KEEPALIVE}
+        self.engine = create_engine(
+            url,
+            connect_args=arguments,
+            pool_size=POOL,
+            max_overflow=MORE,
+            pool_timeout=POOL_TIMEOUT,
+            pool_pre_ping=True,  # a server that was restarted is found at the next transaction
+        )
+        self._own = create_engine(
+            url, connect_args=arguments, poolclass=NullPool, isolation_level="AUTOCOMMIT"
+        )
+        for engine in (self.engine, self._own):
+            event.listen(engine, "connect", _connected)
+        self.writer = threading.Lock()
+        self.users = 0
+        self._changes: ChangeReader | None = None
+
+    def connect_alone(self) -> Connection:
+        """A connection outside the pool, in autocommit mode."""
+        return self._own.connect()
+
+    def changes(self) -> ChangeReader:
+        """The reader of changes, which the first call starts."""
+        if self._changes is None:
+            with _registry:
+                self._changes = self._changes or ChangeReader(self.engine)
+        return self._changes
+
+    def close(self) -> None:
+        if self._changes is not None:
+            self._changes.stop()
+        self.engine.dispose()
+        self._own.dispose()
+
+
+_registry = threading.Lock()
+_servers: dict[str, Server] = {}  # by URL
+
+
+def server_of(url: URL) -> Server:
+    """The connections to a database; `leave` them when they are no longer needed."""
+    key = url.render_as_string(hide_password=False)
+    with _registry:
+        server = _servers.get(key) or _servers.setdefault(key, Server(url))
+        server.users += 1
+        return server
+
+
+def leave(server: Server) -> None:
+    """Close the connections once nobody uses them any more."""
+    with _registry:
+        server.users -= 1
+        if server.users:
+            return
+        for key in [key for key, found in _servers.items() if found is server]:
+            del _servers[key]
+    server.close()
+
+
+class ChangeReader:
+    """Follows the counters of the table `state` by a thread of its own, never in a request.
+
+    Args:
+        engine: Of the database.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._found: dict[str, int] = {}  # key → number, which only grows
+        self._ours = 0
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="database-changes", daemon=True)
+        self._thread.start()
+
+    def number(self, keys: Iterable[str]) -> int:
+        """Another number after each change of a counter; of other processes, within POLL."""
+        found = self._found
+        return (sum(found.get(key, 0) for key in keys) << 32) + self._ours
+
+    def note(self) -> None:
+        """This process has changed something."""
+        self._ours += 1
+
+    def stop(self) -> None:
+        self._stopping.set()
+        if self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _follow(self) -> None:
+        while not self._stopping.is_set():
+            self._read()
+            self._stopping.wait(POLL)
+
+    def _read(self) -> None:
+        with (
+            contextlib.suppress(SQLAlchemyError),  # those who ask read the database themselves
+            self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection,
+        ):
+            rows = connection.execute(text("SELECT key, number FROM state")).all()
+            self._found = {row.key: row.number for row in rows}
+
+
+@contextmanager
+def locked_writer(server: Server, patience: float) -> Iterator[None]:
+    """While the block runs, no other thread of this process has the writers' lock.
+
+    Raises:
+        DatabaseBusy: Another one has it for `patience` seconds.
+    """
+    if not server.writer.acquire(timeout=patience):
+        raise DatabaseBusy("Another transaction has locked the database. Try again.", RETRY)
+    try:
+        yield
+    finally:
+        server.writer.release()
+
+
+WRITERS = advisory_key("writers")
+SCHEMA = advisory_key("schema")
+
+
+def lock_transaction(connection: Connection, key: int, patience: float) -> None:
+    """Wait for an advisory lock, which the end of the transaction releases."""
+    wait = {"wait": f"{max(1, round(1000 * patience))}ms", "key": key}
+    query = "SELECT set_config('lock_timeout', :wait, true), pg_advisory_xact_lock(:key)"
+    connection.execute(text(query), wait)
+
+
+def _connected(connection: Any, _: ConnectionPoolEntry) -> None:
+    autocommit, connection.autocommit = connection.autocommit, True
+    connection.execute(SESSION)
+    connection.autocommit = autocommit

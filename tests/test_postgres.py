@@ -1,0 +1,253 @@
+"""The database on a real PostgreSQL: schema, locks, a server that is killed and comes back."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from filelock import Timeout
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from access.generation import raise_generation
+from database import HEAD, Database, State
+from database_errors import client_errors, sqlstate
+from errors import DatabaseBusy, InsufficientStorage
+from jobs.store import JobStore
+from migrations.tables import METADATA
+from postgres import lock_transaction
+from settings import Settings
+from tests.support.patience import PATIENCE, wait_until
+from tests.support.postgres import Postgres
+
+ROOT = Path(__file__).parents[1]
+Create = Callable[[], str]
+
+
+def home(folder: Path, url: str) -> Settings:
+    return Settings(home=folder, database_url=url, disk_reserve=0)
+
+
+@pytest.fixture
+def settings(tmp_path: Path, new_postgres: Create) -> Settings:
+    return home(tmp_path / "home", new_postgres())
+
+
+@pytest.fixture
+def database(settings: Settings) -> Iterator[Database]:
+    database = Database(settings)
+    yield database
+    database.close()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Database, Database]]:
+    """Two objects on one database; on PostgreSQL with two homes."""
+    if request.param == "postgres":
+        url = request.getfixturevalue("new_postgres")()
+        made = [Database(home(tmp_path / name, url), 0.5) for name in ("one", "two")]
+    else:
+        url = f"sqlite:///{tmp_path}/one/visionloop.db"
+        made = [Database(home(tmp_path / "one", url), 0.5) for _ in range(2)]
+    yield made[0], made[1]
+    for database in made:
+        database.close()
+
+
+def test_eight_processes_open_a_new_database_at_once(settings: Settings) -> None:
+    code = (
+        "import sys; from pathlib import Path; from database import Database; "
+        "from settings import Settings; "
+        "Database(Settings(home=Path(sys.argv[1]), database_url=sys.argv[2]))"
+    )
+    command = [sys.executable, "-c", code, str(settings.home), str(settings.database_url)]
+    started = [
+        subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(8)
+    ]
+    assert [process.communicate()[1] for process in started] == [""] * 8
+    assert [process.returncode for process in started] == [0] * 8
+
+
+def test_the_migrations_make_the_tables_that_the_code_declares(database: Database) -> None:
+    with database.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, METADATA) == []
+        found = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    assert found == HEAD
+
+
+def test_all_stores_of_a_process_share_few_connections(settings: Settings) -> None:
+    opened = [Database(settings) for _ in range(5)]
+    assert len({id(database.engine) for database in opened}) == 1
+    for database in opened[1:]:
+        database.close()
+        database.close()  # closing twice does not close it for the others
+    assert JobStore(opened[0]).list() == []
+    opened[0].close()
+    again = Database(settings)
+    assert again.engine is not opened[0].engine
+    again.close()
+
+
+def test_a_lock_has_one_holder(pair: tuple[Database, Database]) -> None:
+    here, there = (database.exclusive("seed") for database in pair)
+    here.acquire(0)
+    assert here.is_held()
+    with pytest.raises(Timeout):
+        there.acquire(0)
+    with pytest.raises(Timeout):
+        there.acquire(0.05)
+    assert not there.is_held()
+    with pair[1].exclusive("adopt-x", timeout=0):  # another name is another lock
+        pass
+    thread = threading.Thread(target=here.release)  # another one than acquired it
+    thread.start()
+    thread.join()
+    assert not here.is_held()
+    here.release()  # without effect
+    there.acquire(PATIENCE)
+    there.release()
+
+
+def test_who_waits_for_a_lock_gets_it_once_it_is_free(pair: tuple[Database, Database]) -> None:
+    here, there = (database.exclusive("seed", PATIENCE) for database in pair)
+    events: list[str] = []
+
+    def wait() -> None:
+        with there:
+            events.append("there")
+
+    with here:
+        thread = threading.Thread(target=wait)
+        thread.start()
+        events.append("here")
+    thread.join(PATIENCE)
+    assert events == ["here", "there"]
+
+
+def test_read_modify_write_loses_nothing(pair: tuple[Database, Database]) -> None:
+    with pair[0].write() as session:
+        session.add(State(key="count", number=0))
+    failed: list[Exception] = []
+
+    def count(database: Database) -> None:
+        for _ in range(20):
+            while True:
+                try:
+                    with database.write() as session:
+                        row = session.get(State, "count")
+                        assert row is not None
+                        row.number += 1
+                    break
+                except DatabaseBusy:
+                    continue
+                except Exception as error:
+                    failed.append(error)
+                    return
+
+    threads = [threading.Thread(target=count, args=(database,)) for database in pair * 2]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert failed == []
+    with pair[1].read() as session:
+        assert session.get_one(State, "count").number == 80
+
+
+def test_a_writer_elsewhere_is_waited_for_as_long_as_one_has_patience(
+    settings: Settings, database: Database, postgres_server: Postgres
+) -> None:
+    from postgres import WRITERS, Server
+
+    hurried = Database(settings, patience=0.1)
+    other = Server(settings.sqlalchemy_url)
+    jobs = JobStore(hurried)
+    made = jobs.create("training", config={}, recipe={})
+    with other.engine.begin() as connection:
+        lock_transaction(connection, WRITERS, PATIENCE)
+        with pytest.raises(DatabaseBusy) as caught:
+            jobs.create("training", config={}, recipe={})
+        assert caught.value.retry_after
+        assert [job.id for job in jobs.list()] == [made.id]  # readers go on
+        assert jobs.claim(made.id, "a claim")  # and moves of one row
+    jobs.create("training", config={}, recipe={})
+    hurried.close()
+    other.close()
+
+
+def test_a_change_elsewhere_is_seen(pair: tuple[Database, Database]) -> None:
+    here, there = pair
+    before = there.change()
+    wait_until(lambda: there.change() == there.change())
+    with here.write() as session:
+        raise_generation(session)
+    assert here.change() != before
+    seen = there.change()
+    wait_until(lambda: there.change() != before or there.change() != seen)
+
+
+def test_a_server_that_returns_is_used_again_without_a_restart(
+    tmp_path: Path, postgres_server: Postgres, new_postgres: Create
+) -> None:
+    database = Database(home(tmp_path, new_postgres()), 0.5)
+    jobs, lock = JobStore(database), database.exclusive("dispatcher")
+    lock.acquire(0)
+    made = jobs.create("training", config={}, recipe={})
+    before = database.change()
+    postgres_server.kill()
+    try:
+        assert not lock.is_held()
+        with pytest.raises(DatabaseBusy) as caught:
+            jobs.list()
+        assert caught.value.retry_after
+        with pytest.raises(DatabaseBusy):
+            jobs.create("training", config={}, recipe={})
+        with pytest.raises(DatabaseBusy):
+            lock.acquire(0)
+        database.change()  # needs no database
+    finally:
+        postgres_server.start()
+    assert [job.id for job in jobs.list()] == [made.id]
+    lock.acquire(0)
+    assert lock.is_held()
+    lock.release()
+    with database.write() as session:
+        raise_generation(session)
+    assert database.change() != before
+    database.close()
+
+
+def test_a_full_disk_of_the_server_is_said(database: Database) -> None:
+    """The server itself raises the error, with the code of a full disk."""
+    raised = "DO $$ BEGIN RAISE EXCEPTION 'no room' USING ERRCODE = '53100'; END $$"
+    with pytest.raises(InsufficientStorage), database.write() as session:
+        session.execute(text(raised))
+
+
+def test_a_lost_connection_has_a_code(database: Database) -> None:
+    with database.engine.connect() as connection:
+        pid = connection.scalar(text("SELECT pg_backend_pid()"))
+        with database.engine.connect() as other:
+            other.execute(text(f"SELECT pg_terminate_backend({pid})"))
+        with pytest.raises(DatabaseBusy), client_errors():
+            connection.execute(text("SELECT 1"))
+
+
+def test_orderings_are_those_of_bytes(database: Database) -> None:
+    with database.write() as session:
+        for key in ("b", "A", "a", "B", "_", "Z"):
+            session.add(State(key=key, number=0))
+    with database.read() as session:
+        rows = session.scalars(text("SELECT key FROM state WHERE length(key) = 1 ORDER BY key"))
+        assert list(rows) == ["A", "B", "Z", "_", "a", "b"]
+
+
+def test_sqlite_errors_have_no_state() -> None:
+    assert sqlstate(SQLAlchemyError("x")) == ""
