@@ -36,7 +36,7 @@ log = logging.getLogger("visionloop")
 
 PREFIX = "visionloop-"  # of our jobs' ids
 TRAINER = "trainer"  # custom resource of the nodes that run jobs without a GPU
-TIMEOUT = 10.0  # seconds for one request
+TIMEOUT = httpx.Timeout(10.0, connect=3.0)  # seconds for one request
 INTERVAL = 1.0  # seconds between two questions how a worker is
 LOG_SHARE = 20  # a log is fetched again after this many times as long as the last fetch took
 STOP_WAIT = 10  # seconds that Ray leaves a worker between SIGTERM and SIGKILL
