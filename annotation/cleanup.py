@@ -14,7 +14,7 @@ from typing import Any
 
 from annotation.datasets import AnnotatedDatasets
 from annotation.drafts.store import DraftStore
-from dataset.store import CARD, DatasetStore
+from dataset.store import DatasetStore
 from errors import Conflict, DatasetNotFound
 from jobs.store import JobStore
 from settings import Settings
@@ -113,7 +113,7 @@ def leftovers(
     latest = (datetime.now(UTC) - timedelta(seconds=min_age)).isoformat(timespec="milliseconds")
     for dataset_id in store.batches_before(latest) - needed:
         folder = store.folder(dataset_id)
-        if not (folder / CARD).exists() and _is_old(folder, min_age):
+        if not store.is_built(dataset_id) and _is_old(folder, min_age):
             yield Leftover(folder, dataset_id)
     used = {str(recipe.get("dataset")) for recipe in recipes}
     for folder in settings.paths.uploads.glob(f"{UPLOAD_PREFIX}*"):

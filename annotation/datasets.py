@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,13 @@ from annotation.draft_tables import Draft, DraftCommit
 from annotation.entries import AnnotationEntries, add_entries, note_change
 from annotation.tables import AnnotatedDataset, AnnotationEntry
 from database import Database
+from dataset.revisions import CARD
+from dataset.shared.datasets import (
+    CHANGE_TIMEOUT,
+    MIN_AGE,
+    LostObject,
+    shared_datasets,
+)
 from errors import DatasetNotFound
 
 DatasetKind = Literal["upload", "batch", "project"]
@@ -45,9 +53,40 @@ class AnnotatedDatasets:
         self.database = database
         self.entries = AnnotationEntries(database)
         self._folder = database.settings.paths.datasets
+        self._shared = shared_datasets(database)
 
     def folder(self, dataset_id: str) -> Path:
+        """The folder of a dataset on this machine, as it is: another one may have a newer copy."""
         return self._folder / dataset_id
+
+    def is_built(self, dataset_id: str) -> bool:
+        """Whether a dataset has a card, so that clients see it."""
+        if self._shared is not None:
+            return self._shared.card(dataset_id) is not None
+        return (self.folder(dataset_id) / CARD).is_file()
+
+    @contextmanager
+    def changing(self, dataset_id: str, what: str = "build") -> Iterator[Path]:
+        """Context in which no other process changes the files of a dataset; its folder.
+
+        Args:
+            dataset_id: Id of the dataset.
+            what: Names one of several locks; with an object store there is one.
+
+        Raises:
+            filelock.Timeout: Others have been changing it for five minutes.
+        """
+        if self._shared is not None:
+            with self._shared.changing(dataset_id) as folder:
+                yield folder
+            return
+        with self.database.exclusive(f"{what}-{dataset_id}", CHANGE_TIMEOUT):
+            yield self.folder(dataset_id)
+
+    def publish(self, dataset_id: str, card: Mapping[str, Any]) -> None:
+        """Show a changed dataset, and its card, to the other machines; call it in `changing`."""
+        if self._shared is not None:
+            self._shared.publish(dataset_id, card)
 
     def ensure(
         self,
@@ -135,6 +174,19 @@ class AnnotatedDatasets:
         query = select(row).where(row.kind == "project", row.built < row.changes)
         with self.database.read() as session:
             return list(session.scalars(query))
+
+    def lost_objects(self, min_age: float) -> Sequence[LostObject]:
+        """Objects of datasets that nothing refers to, from an age in seconds on, a day at least."""
+        if self._shared is None:
+            return []
+        with self.database.read() as session:
+            known = list(session.scalars(select(AnnotatedDataset.id)))
+        return self._shared.lost(known, max(min_age, MIN_AGE))
+
+    def delete_lost(self, found: LostObject) -> None:
+        """Delete one of `lost_objects`."""
+        if self._shared is not None:
+            self._shared.delete_lost(found)
 
     def batches_before(self, time: str) -> set[str]:
         """Ids of the datasets of batch annotations created up to a time (as `database.now`)."""

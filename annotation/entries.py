@@ -29,11 +29,12 @@ from annotation.prelabels import prelabels_until
 from annotation.tables import AnnotatedDataset, AnnotationEntry
 from database import Database, State, now
 from dataset.image_files import suffix_of
+from dataset.revisions import IMAGES
+from dataset.shared.datasets import shared_datasets
 from errors import NotFound
 from files import atomic_write
 from formats.annotations import Annotations
 
-IMAGES = "pictures"  # subfolder of a dataset with its image files
 CHANGES = "annotations"  # key of the count of changes in the table `state`
 EXTRA_IMAGE = "#"  # separates key and image number, if one annotation has several images
 
@@ -96,6 +97,7 @@ class AnnotationEntries:
         self.database = database
         self.max_pixels = database.settings.max_pixels
         self._folder = database.settings.paths.datasets
+        self._shared = shared_datasets(database)
 
     # --- annotations that a tool sends
 
@@ -156,8 +158,10 @@ class AnnotationEntries:
             entry = session.scalars(query.limit(1)).first()
         if entry is None or entry.content is None:
             return None
+        file = self.file(dataset_id, entry.content, entry.suffix)
+        self.have(dataset_id, [file])
         try:
-            return self.file(dataset_id, entry.content, entry.suffix).read_bytes()
+            return file.read_bytes()
         except OSError:
             return None
 
@@ -316,12 +320,15 @@ class AnnotationEntries:
         query = select(row.suffix).where(row.dataset_id == dataset_id, row.content == content)
         with self.database.read() as session:
             suffix = session.scalars(query.limit(1)).first()
-        if suffix is None or not self.file(dataset_id, content, suffix).is_file():
+        file = self.file(dataset_id, content, suffix or "")
+        if suffix is not None:
+            self.have(dataset_id, [file])
+        if suffix is None or not file.is_file():
             raise NotFound(
                 f"No image {content[:64]!r} in '{dataset_id[:80]}'. Its annotation queue and diffs "
                 "name images by the SHA-256 of the file."
             )
-        return self.file(dataset_id, content, suffix)
+        return file
 
     def keep(self, dataset_id: str, image: bytes) -> tuple[str, str]:
         """Store an image file under its SHA-256; equal files are stored once.
@@ -335,8 +342,18 @@ class AnnotationEntries:
         content, suffix = sha256(image).hexdigest(), suffix_of(image)
         target = self.file(dataset_id, content, suffix)
         if not target.exists():
+            if self._shared is not None:  # first: what is here counts as stored
+                self._shared.keep_image(dataset_id, target.name, image)
             atomic_write(target, image)
         return content, suffix
+
+    def have(self, dataset_id: str, files: Iterable[Path]) -> None:
+        """Download those of a dataset's images' files that another machine has stored.
+
+        Without an object store there are none. Images that are nowhere stay missing.
+        """
+        if self._shared is not None:
+            self._shared.have_images(dataset_id, files)
 
     def file(self, dataset_id: str, content: str, suffix: str) -> Path:
         """The path of an image's file, whether it exists or not."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from annotation.confidence_bands import Bands
@@ -13,8 +11,8 @@ from annotation.export import Exported
 from annotation.image_records import ImageRecord
 from annotation.originals import keypoint_names, originals
 from annotation.revision_records import for_task, read_records
-from dataset.revisions import Revision, get_revision, list_revisions
-from dataset.store import FIRST_CARD, DatasetStore
+from dataset.revisions import Revision, get_revision
+from dataset.store import DatasetStore
 from errors import NotFound
 from formats.annotations import Annotations
 
@@ -24,7 +22,7 @@ MAX_CHANGED = 200  # maximum number of images that a diff lists
 def is_upload(datasets: DatasetStore, dataset_id: str) -> bool:
     """Whether a dataset was uploaded, so that it has a revision 0. Raises DatasetNotFound."""
     card = datasets.get(dataset_id)
-    return "revision" not in card or (datasets.folder / dataset_id / FIRST_CARD).exists()
+    return "revision" not in card or datasets.first_card(dataset_id) is not None
 
 
 def newest(datasets: DatasetStore, dataset_id: str) -> int:
@@ -32,7 +30,7 @@ def newest(datasets: DatasetStore, dataset_id: str) -> int:
     card = datasets.get(dataset_id)
     if "revision" not in card:
         return 0
-    found = list_revisions(datasets.folder / dataset_id)
+    found = datasets.revisions(dataset_id)
     if not found:
         raise NotFound(
             f"'{dataset_id}' has no revision yet. Send annotations: POST "
@@ -51,7 +49,7 @@ def exported(datasets: DatasetStore, dataset_id: str, number: int) -> Exported:
         dataset = datasets.open(f"{dataset_id}@0")
         found = list(originals(dataset))
         return Exported(dataset.task, dataset.names, keypoint_names(dataset), found)
-    folder = datasets.folder / dataset_id
+    folder = datasets.local(dataset_id)
     revision = get_revision(folder, number)
     found = list(read_records(folder, number))
     return Exported(revision.task, revision.names, revision.keypoint_names, found)
@@ -79,8 +77,8 @@ def diff(
     Raises:
         DatasetNotFound, NotFound: There is no such dataset or revision.
     """
-    folder = datasets.folder / dataset_id
     datasets.get(dataset_id)
+    folder = datasets.local(dataset_id)
     task = get_revision(folder, number).task
     if against is not None:
         found = exported(datasets, dataset_id, against).records
@@ -138,11 +136,9 @@ def _row(record: ImageRecord, by: str, changes: list[Change]) -> dict[str, Any]:
 def revision_rows(datasets: DatasetStore, dataset_id: str) -> list[dict[str, Any]]:
     """The list entries of a dataset's revisions, newest first; revision 0 of an upload is last."""
     card = datasets.get(dataset_id)
-    folder: Path = datasets.folder / dataset_id
-    rows = [revision_row(dataset_id, revision) for revision in list_revisions(folder)]
+    rows = [revision_row(dataset_id, revision) for revision in datasets.revisions(dataset_id)]
     if is_upload(datasets, dataset_id):
-        first = folder / FIRST_CARD
-        splits = (json.loads(first.read_bytes()) if first.exists() else card).get("splits", {})
+        splits = (datasets.first_card(dataset_id) or card).get("splits", {})
         rows.append(
             {
                 "revision": 0,

@@ -22,7 +22,6 @@ from annotation.priority import Uncertainty, descriptor_of, pack, uncertainty_of
 from annotation.recipe import AnnotationRecipe, list_images
 from annotation.revision_builder import build
 from annotation.tables import AnnotationEntry
-from dataset.store import CARD
 from errors import DatasetInvalid, VisionLoopError
 from formats.annotation_tools import TOOLS
 from formats.annotations import Annotations
@@ -101,7 +100,7 @@ def run_annotation(recipe: AnnotationRecipe, job: JobHandle, registry: Registry)
     """
     version = registry.get(recipe.model_id)
     store = AnnotatedDatasets(registry.database)
-    if not (store.folder(recipe.dataset_id) / CARD).exists():
+    if not store.is_built(recipe.dataset_id):
         counts = _BatchAnnotation(recipe, job, version, store, registry).run()
         _finish(recipe, job, version, store, counts)
     if recipe.temporary:

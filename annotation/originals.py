@@ -13,7 +13,8 @@ from annotation.image_records import ORIGINAL, ORIGINAL_RANK, PRELABEL_RANK, Ima
 from annotation.tables import AnnotatedDataset, AnnotationEntry
 from dataset.dataset import Dataset
 from dataset.label_files import LabelRow
-from dataset.store import CARD, FIRST_CARD, DatasetStore
+from dataset.revisions import CARD, FIRST_CARD
+from dataset.store import DatasetStore
 from files import link_or_copy
 from formats.annotations import (
     ABSENT,
@@ -29,7 +30,6 @@ from formats.geometry import unbridge
 # The document of an image without annotations: it is queued for annotation, not trained on
 NOT_ANNOTATED = {"doubt": 1.0, "review": 0, "reason": "not annotated yet", "look": ""}
 HELD_OUT_FIRST = ("val", "test", "train")  # equal images stay in the first of these splits only
-LOCK_TIMEOUT = 300.0  # seconds to wait for another process that adopts the same upload
 
 
 def originals(dataset: Dataset) -> Iterator[ImageRecord]:
@@ -71,8 +71,7 @@ def adopt(store: AnnotatedDatasets, datasets: DatasetStore, dataset_id: str) -> 
     Raises:
         DatasetNotFound: No dataset has this id.
     """
-    folder = datasets.folder / dataset_id
-    with store.database.exclusive(f"adopt-{dataset_id}", LOCK_TIMEOUT):
+    with store.changing(dataset_id, "adopt") as folder:
         found = store.find(upload_source(dataset_id))
         if found is not None:
             return found
@@ -81,6 +80,7 @@ def adopt(store: AnnotatedDatasets, datasets: DatasetStore, dataset_id: str) -> 
         entries = [_entry(store, dataset_id, record) for record in originals(dataset)]
         if not (folder / FIRST_CARD).exists():
             shutil.copyfile(folder / CARD, folder / FIRST_CARD)
+        store.publish(dataset_id, card)
         options = {
             "names": list(dataset.names),
             "keypoint_names": list(keypoint_names(dataset)),

@@ -25,9 +25,8 @@ from dataset import image_scan
 from dataset.image_files import SUFFIXES
 from dataset.inspection import inspect
 from dataset.report import report
-from dataset.revisions import REVISIONS, is_kept
+from dataset.revisions import CARD, FIRST_CARD, REVISIONS, is_kept
 from dataset.splits import held_out_by_content
-from dataset.store import CARD, FIRST_CARD
 from dataset.task_forms import describe, fitting, folder_name, task_of
 from errors import DatasetInvalid, VisionLoopError
 from files import atomic_path, link_or_copy
@@ -37,7 +36,6 @@ from models_store.description import Task
 
 MIN_AGE = 60.0  # seconds; younger revisions are not deleted
 KEEP_LAST = 3  # number of newest revisions that are not deleted
-LOCK_TIMEOUT = 300.0  # seconds to wait for another process that builds the same dataset
 
 Relabel = Callable[[Annotations], Annotations]
 
@@ -71,11 +69,10 @@ def build(
 
     Raises:
         DatasetInvalid: No image is annotated yet.
-        filelock.Timeout: Another process has been building the dataset for LOCK_TIMEOUT seconds.
+        filelock.Timeout: Other processes have been changing the dataset for five minutes.
     """
-    folder = store.folder(dataset.id)
-    folder.mkdir(parents=True, exist_ok=True)
-    with store.database.exclusive(f"build-{dataset.id}", LOCK_TIMEOUT):
+    with store.changing(dataset.id) as folder:
+        folder.mkdir(parents=True, exist_ok=True)
         # The dataset's row is read before its entries: `dataset.changes` may then be lower than
         # the number of changes in the entries, but never higher.
         dataset = store.get(dataset.id)
@@ -87,6 +84,7 @@ def build(
             raise DatasetInvalid(
                 f"'{dataset.name}' has no annotated image yet. Submit annotations first."
             )
+        store.entries.have(dataset.id, [record.file for record in records])
         task = task or task_of(record.annotations for record in records)
         records = [record.with_comparison(task) for record in records]
         number = _next_number(folder)
@@ -105,6 +103,7 @@ def build(
             # The card's content is on the disk before the dataset's row is written.
             with atomic_path(folder / CARD) as written:
                 written.write_text(json.dumps(card, indent=1), encoding="utf-8")
+                store.publish(dataset.id, card)
                 store.note_built(dataset.id, dataset.changes)
         except BaseException:  # a revision without a card, as when the disk is full
             shutil.rmtree(final, ignore_errors=True)
@@ -262,6 +261,7 @@ def _prune(revisions: Path, newest: Path, used: Sequence[str]) -> None:
     for folder in sorted(revisions.iterdir())[:-KEEP_LAST]:
         with suppress(OSError):
             young = time.time() - folder.stat().st_mtime < MIN_AGE
-            named = any(Path(path).is_relative_to(folder) for path in used) or is_kept(folder)
+            inside = f"/{revisions.parent.name}/{REVISIONS}/{folder.name}/"  # on any machine
+            named = any(inside in f"{path}/" for path in used) or is_kept(folder)
             if folder != newest and not young and not named:
                 shutil.rmtree(folder, ignore_errors=True)

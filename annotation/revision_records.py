@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from annotation.diff import CorrectionCounts, compare_annotations
-from annotation.entries import IMAGES
 from annotation.image_records import PERSON, ImageRecord
 from database import now
-from dataset.revisions import NOTE, RECORDS, REVISIONS, Revision, read_note, revision_folder
+from dataset.revisions import IMAGES, NOTE, RECORDS, Revision, revision_folder
 from formats.annotations import Annotations
 from models_store.description import Task
 
@@ -120,22 +119,17 @@ def for_task(found: Annotations, task: Task) -> Annotations:
     return replace(found, objects=kept)
 
 
-def live_corrections(datasets: Path, model_id: str) -> dict[str, Any] | None:
+def live_corrections(newest: Iterable[Revision], model_id: str) -> dict[str, Any] | None:
     """The counts of people's changes to a model's prelabels, in all datasets' newest revisions.
 
     Args:
-        datasets: Folder of the datasets.
+        newest: The newest revision of each dataset.
         model_id: Id of the model.
 
     Returns:
         `CorrectionCounts.to_json`; None if no prelabels of the model were corrected.
     """
-    found = []
-    for folder in sorted(datasets.glob("*")):
-        newest = max((folder / REVISIONS).glob("[0-9]*"), default=None)
-        revision = read_note(newest) if newest is not None else None
-        if revision is not None and model_id in revision.corrections:
-            found.append(revision.corrections[model_id])
+    found = [one.corrections[model_id] for one in newest if model_id in one.corrections]
     return CorrectionCounts.sum(found).to_json() if found else None
 
 

@@ -15,6 +15,9 @@ from typing import Any
 from errors import NotFound
 from models_store.description import Task
 
+CARD = "dataset.json"  # file of a dataset's folder: its id, name and inspection results
+FIRST_CARD = "original.json"  # the upload's own card, once a revision has replaced `CARD`
+IMAGES = "pictures"  # subfolder with the files of annotated images, named by their SHA-256
 REVISIONS = "revisions"  # subfolder of a dataset's folder
 RECORDS = "annotations.jsonl"  # the complete annotations, an image a line
 NOTE = "revision.jsonl"  # one line; not .json, because .json files look like COCO annotations
@@ -109,8 +112,14 @@ def is_kept(folder: Path) -> bool:
 
 def read_note(folder: Path) -> Revision | None:
     """The summary in a revision's folder; None if it cannot be read."""
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        row = json.loads((folder / NOTE).read_bytes())
+    with contextlib.suppress(OSError, ValueError):
+        return revision_from(json.loads((folder / NOTE).read_bytes()))
+    return None
+
+
+def revision_from(row: Any) -> Revision | None:
+    """The summary in a JSON object; None if it is none."""
+    with contextlib.suppress(TypeError, KeyError):
         names = {key: tuple(row[key]) for key in ("names", "keypoint_names")}
         return Revision(**row | names)
     return None

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 
 from database import Database
-from dataset.store import DatasetStore
+from dataset.store import open_datasets
 from engines.trial import LABELS
 from engines.trial_submission import submit_trial
 from evaluation.store import EvaluationStore
@@ -48,7 +48,10 @@ def _run(database: Database, options: argparse.Namespace) -> None:
     model = registry.get(options.model)
     if options.measure:
         stores = EvaluationStores(
-            registry, DatasetStore(registry.settings), EvaluationStore(database), JobStore(database)
+            registry,
+            open_datasets(database),
+            EvaluationStore(database),
+            JobStore(database),
         )
         job = submit_trial(stores, model.id, {"model_id": model.id})
         if options.json:

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable
 
 from database import Database
-from dataset.store import DatasetStore
+from dataset.store import open_datasets
 from engines.trial_submission import submit_due
 from errors import DatabaseBusy, InsufficientStorage
 from evaluation.store import EvaluationStore
@@ -55,7 +55,7 @@ class DueTrials:
         database = Database(self._settings)
         stores = EvaluationStores(
             Registry(database),
-            DatasetStore(self._settings),
+            open_datasets(database),
             EvaluationStore(database),
             JobStore(database),
         )

@@ -7,6 +7,7 @@ from annotation.draft_tables import Draft
 from annotation.prelabels import PrelabelRow
 from annotation.tables import AnnotatedDataset
 from database import Base, State
+from dataset.shared.tables import SharedDataset
 from evaluation.store import EvaluationRow
 from jobs.epochs import EpochRow
 from jobs.store import Job
@@ -23,6 +24,7 @@ MODULES = (  # importing a module declares its tables; one table of each module
     Decision,
     ShadowRow,
     AnnotatedDataset,
+    SharedDataset,
     Draft,
     EvaluationRow,
     Job,

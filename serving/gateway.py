@@ -16,7 +16,7 @@ from annotation.prelabels import PrelabelStore
 from annotation.queue.review_queue import ReviewQueue
 from database import REQUEST_TIMEOUT, Database
 from dataset.browse.thumbnails import Thumbnails
-from dataset.store import DatasetStore
+from dataset.store import open_datasets
 from disk_space import no_room
 from errors import (
     BackendTimeout,
@@ -102,7 +102,7 @@ class Gateway:
         self.registry = registry
         self.runners = runners
         self.access = AccessControl(registry.database)
-        self.datasets = DatasetStore(settings)
+        self.datasets = open_datasets(registry.database)
         self.jobs = JobStore(registry.database)
         self.prelabels = PrelabelStore(registry.database)
         self.evaluations = EvaluationStore(registry.database)

@@ -45,6 +45,7 @@ pytest_plugins = [
     "tests.support.object_store",
     "tests.support.postgres_fixtures",
     "tests.support.server_fixtures",
+    "tests.support.two_machines",
 ]
 
 

@@ -6,7 +6,7 @@ import contextlib
 import traceback
 from collections.abc import Callable
 
-from dataset.store import DatasetStore
+from dataset.store import open_datasets
 from errors import ModelNotFound, VisionLoopError
 from evaluation.gate import default_gate
 from evaluation.job import run_evaluation, update_metrics
@@ -91,7 +91,7 @@ def after_training(
         )
         old = None
         if gate.dataset:
-            path = DatasetStore(registry.settings).resolve(gate.dataset)
+            path = open_datasets(registry.database).resolve(gate.dataset)
             evaluation = evaluation.model_copy(update={"dataset": str(path)})
         elif known := old_data(recipe.model_dump(mode="json")):
             old = evaluation.model_copy(update={"dataset": known, "split": "val"})

@@ -363,6 +363,9 @@ def _uploads(stores: Stores, limits: Limits) -> Iterator[Item]:
             "no job uses it",
             _call(delete_leftover, stores.annotated, found),
         )
+    for lost in stores.annotated.lost_objects(seconds):
+        reason = "no dataset has it"
+        yield Item("uploads", lost.key, 0, reason, _call(stores.annotated.delete_lost, lost))
 
 
 def _temporary(registry: Registry) -> Iterator[Item]:

@@ -19,8 +19,8 @@ from annotation.history import is_upload, newest
 from annotation.revision_records import read_records
 from dataset.browse.health import Health
 from dataset.browse.index import FORMAT, ImageFilter, ImageIndex, IndexedImage, write_index
-from dataset.revisions import NOTE, get_revision, revision_folder
-from dataset.store import CARD, FIRST_CARD, DatasetStore
+from dataset.revisions import CARD, FIRST_CARD, NOTE, get_revision, revision_folder
+from dataset.store import DatasetStore
 from errors import BackendUnavailable, NotFound, ValidationFailed
 from files import PARTIAL, delete_if_abandoned
 
@@ -170,8 +170,8 @@ class DatasetBrowser:
             raise unknown
         with contextlib.suppress(NotFound):
             return self._entries.image_path(dataset_id, content)
-        folder = self._datasets.folder / dataset_id
         self._datasets.get(dataset_id)
+        folder = self._datasets.local(dataset_id)
         if is_upload(self._datasets, dataset_id):
             found = self._read(dataset_id, 0, lambda index: index.path_of(content))
             if found is not None and (folder / found).is_file():
@@ -199,7 +199,7 @@ class DatasetBrowser:
         raise AssertionError("the second try returns or raises")
 
     def _index(self, dataset_id: str, revision: int, missing: bool) -> Path:
-        folder = self._datasets.folder / dataset_id
+        folder = self._datasets.local(dataset_id)
         file = (
             self._folder / dataset_id / f"{revision:06}-{self._stamp(dataset_id, revision)}.sqlite"
         )
@@ -223,8 +223,8 @@ class DatasetBrowser:
         Raises:
             DatasetNotFound, NotFound: There is no such dataset or revision.
         """
-        folder = self._datasets.folder / dataset_id
         self._datasets.get(dataset_id)
+        folder = self._datasets.local(dataset_id)
         if revision == 0:
             if not is_upload(self._datasets, dataset_id):
                 raise NotFound(f"'{dataset_id}' was not uploaded: its revisions begin at 1.")

@@ -149,7 +149,7 @@ class CorrectionSubmission:
             ):
                 card = revise(self.annotated, self.datasets, dataset, self.build_project)
                 number = card["revision"]
-        revision = get_revision(self.datasets.folder / self.dataset_id, number)
+        revision = get_revision(self.datasets.local(self.dataset_id), number)
         row = revision_row(self.dataset_id, revision)
         return self._answer(row, correction, corrections=revision.corrections)
 

@@ -23,7 +23,7 @@ from annotation.priority import (
     unpack,
 )
 from annotation.queue.claims import LEASE, ClaimStore, Overlay
-from dataset.store import CARD, DatasetStore
+from dataset.store import DatasetStore
 from errors import NotFound, VisionLoopError
 from inference.images import decode_at_least
 from models_store.registry import Registry
@@ -323,7 +323,7 @@ def queued_images(
     for entry in store.entries.unreviewed(dataset_id):
         owner = entry.dataset_id
         if owner not in complete:
-            complete[owner] = (store.folder(owner) / CARD).is_file()
+            complete[owner] = store.is_built(owner)
         if not complete[owner]:
             continue
         descriptor = unpack(str(entry.document.get("look") or ""))

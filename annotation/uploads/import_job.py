@@ -15,7 +15,7 @@ from annotation.datasets import AnnotatedDatasets
 from annotation.uploads.loose_files import LooseFile
 from annotation.uploads.reception import receive
 from annotation.uploads.upload import Content, UploadOptions
-from dataset.store import CARD, DatasetStore
+from dataset.store import DatasetStore, open_datasets
 from disk_space import no_room_in
 from errors import DatasetInvalid, PayloadTooLarge, ValidationFailed
 from jobs.logs import LogWriter
@@ -115,9 +115,9 @@ def run_import(recipe: ImportRecipe, job: JobHandle, registry: Registry) -> None
         DatasetInvalid, PayloadTooLarge: The upload is invalid or too large; nothing is stored.
         JobCancelled: The job was cancelled.
     """
-    datasets = DatasetStore(registry.settings)
+    datasets = open_datasets(registry.database)
     folder = Path(recipe.dataset)
-    if (datasets.folder / recipe.dataset_id / CARD).exists():
+    if datasets.exists(recipe.dataset_id):
         shutil.rmtree(folder, ignore_errors=True)
         return
 

@@ -6,8 +6,7 @@ millisecond.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from typing import Any, NamedTuple
 
 from sqlalchemy import func, select
@@ -47,7 +46,7 @@ class Changes:
         self._numbers: dict[type[Any], int] = {}
         self._annotated: dict[str, tuple[int, int]] | None = None
         self._datasets: set[str] | None = None
-        self._folder_time = -1
+        self._datasets_change: Hashable = None
 
     def look(self) -> list[Change]:
         """The changes since the last call; the first one finds none.
@@ -116,14 +115,10 @@ class Changes:
                 yield Change("dataset", {"id": key, "what": "revised"})
 
     def _of_datasets(self) -> Iterator[Change]:
-        folder = self._gateway.datasets.folder
-        try:
-            time = os.stat(folder).st_mtime_ns
-        except OSError:
-            time = 0
-        if time == self._folder_time:
+        change = self._gateway.datasets.change()
+        if change == self._datasets_change:
             return
-        self._folder_time = time
+        self._datasets_change = change
         found = {card["id"] for card in self._gateway.datasets.list()}
         before, self._datasets = self._datasets, found
         if before is None:

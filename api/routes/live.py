@@ -193,7 +193,7 @@ def _report(gateway: Gateway, model: ModelVersion, hours: int) -> dict[str, Any]
             "size_bytes": sum(image.size_bytes for image in kept),
             "below": gateway.settings.keep_below,
         },
-        "corrections": live_corrections(gateway.datasets.folder, model.id),
+        "corrections": live_corrections(gateway.datasets.newest_revisions(), model.id),
     }
 
 

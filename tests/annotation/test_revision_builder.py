@@ -95,10 +95,11 @@ def test_prelabels_are_stored_with_the_first_human_annotation(
     folder = settings.home / "datasets"
     (found,) = read_records(folder / dataset.id, 1)
     assert (found.before_by, found.before) == ("old:1", marked(GUESS, MISSED))
-    live = live_corrections(folder, "old:1")
+    newest = list(DatasetStore(settings).newest_revisions())
+    live = live_corrections(newest, "old:1")
     assert live is not None
     assert (live["accepted"], live["removed"], live["precision"]) == (1, 1, 0.5)
-    assert live_corrections(folder, "trained_on_it:2") is None
+    assert live_corrections(newest, "trained_on_it:2") is None
 
 
 def test_old_revisions_that_nothing_names_are_deleted(

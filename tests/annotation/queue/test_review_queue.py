@@ -11,7 +11,7 @@ from annotation.image_records import PRELABEL_RANK
 from annotation.queue.review_queue import newest_of_each, queued_images
 from annotation.tables import AnnotatedDataset
 from database import Database
-from dataset.store import CARD
+from dataset.revisions import CARD
 from formats.annotations import Annotations
 from jobs.store import JobStore
 from settings import Settings
