@@ -304,7 +304,8 @@ class Dispatcher:
     async def _poll(self) -> None:
         for running in list(self._running.values()):
             job = await asyncio.to_thread(self.store.get, running.job.id)
-            if job.status == "stopping":
+            given_away = job.claim != running.claim and not running.ended.done()
+            if job.status == "stopping" or given_away:
                 self._end(running)
             self._end_if_stalled(running, job)
             self._observe(running, job)
@@ -418,6 +419,7 @@ class Dispatcher:
                 self._finalizer.finalize,
                 job_id,
                 running.stalled or end.reason,
+                claim=running.claim,
                 code=end.code,
                 shutdown=self._shutdown.is_set(),
                 yielded=running.yielding,

@@ -65,6 +65,7 @@ class JobFinalizer:
         job_id: str,
         reason: str,
         *,
+        claim: str | None = None,
         code: int | None = None,
         shutdown: bool = False,
         yielded: bool = False,
@@ -74,6 +75,8 @@ class JobFinalizer:
         Args:
             job_id: The job.
             reason: A sentence on how its process ended.
+            claim: That of the worker that ended. Nothing is done if another one has the job now:
+                another dispatcher, which took over meanwhile, has given it away. None: any worker.
             code: The exit code; None if no dispatcher observed it.
             shutdown: Whether the service is stopping.
             yielded: Whether its process was ended because another job waits.
@@ -84,16 +87,18 @@ class JobFinalizer:
             if job.is_final:
                 writer.say(f"Ended on request, before it started.{self._tidy(job)}")
             return
+        if claim is not None and job.claim != claim:
+            return
         model_id = job.model_id or self.published(job_id)
         if job.outcome == "completed" or (model_id and self._is_over(job, code, shutdown)):
             if job.outcome != "completed":
                 writer.say("The model is published, but its evaluation did not finish.")
             writer.say(f"Completed{f': {model_id}' if model_id else ''}.")
-            self.store.finish(job_id, "completed", model_id=model_id)
+            self.store.finish(job_id, "completed", claim=job.claim, model_id=model_id)
             clear(self.store.folder(job_id), completed=True)
         elif job.status == "stopping":
             writer.say(f"Ended on request.{self._tidy(job)}")
-            self.store.finish(job_id, "stopped")
+            self.store.finish(job_id, "stopped", claim=job.claim)
         elif job.outcome == "failed" or code == DISK_FULL:
             self._fail(job, job.error or NO_ROOM, writer)
         elif shutdown:
@@ -101,10 +106,10 @@ class JobFinalizer:
             writer.say(
                 f"The service is stopping. The job resumes {where} when the service starts again."
             )
-            self.store.requeue(job_id, crashed=False)
+            self.store.requeue(job_id, crashed=False, claim=job.claim)
         elif yielded:
             writer.say(f"Another job is to run. This one resumes {place(job, model_id)} after it.")
-            self.store.requeue(job_id, crashed=False)
+            self.store.requeue(job_id, crashed=False, claim=job.claim)
         elif self._is_given_up(job, code):
             attempts = job.crashes + 1
             self._fail(
@@ -114,7 +119,7 @@ class JobFinalizer:
             )
         else:
             writer.say(f"{reason} The job resumes {place(job, model_id)}.")
-            self.store.requeue(job_id, crashed=not self._is_free(job, code))
+            self.store.requeue(job_id, not self._is_free(job, code), job.claim)
 
     def _is_over(self, job: Job, code: int | None, shutdown: bool) -> bool:
         """Whether a job whose model is published, but not evaluated, counts as completed."""
@@ -132,7 +137,7 @@ class JobFinalizer:
         kept = self._tidy(job)  # before the row is written, which needs space on a full disk
         error = error[: LONGEST_ERROR - len(kept)] + kept
         writer.say(f"Failed: {error}")
-        self.store.finish(job.id, "failed", error)
+        self.store.finish(job.id, "failed", error, job.claim)
 
     def _tidy(self, job: Job) -> str:
         """Clear the folder of a job without a model. Returns a sentence on what is kept."""

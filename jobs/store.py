@@ -482,8 +482,11 @@ class JobStore:
         }
         return self._move(job_id, ("queued",), values, Job.claim == claim)
 
-    def requeue(self, job_id: str, crashed: bool) -> bool:
-        """Return a running job whose process has ended to its former place in the queue."""
+    def requeue(self, job_id: str, crashed: bool, claim: str | None = None) -> bool:
+        """Return a running job whose process has ended to its former place in the queue.
+
+        Returns False, and changes nothing, if it does not run, or has another claim than this one.
+        """
         resumes = (Job.checkpoint > 0) | (Job.checkpoint_batch > 0)
         values = {
             "status": "queued",
@@ -498,12 +501,19 @@ class JobStore:
             "eta_seconds": None,
             "updated_at": now(),
         }
-        return self._move(job_id, ("running",), values)
+        return self._move(job_id, ("running",), values, *_under(claim))
 
-    def finish(self, job_id: str, status: Status, error: str | None = None, **values: Any) -> bool:
+    def finish(
+        self,
+        job_id: str,
+        status: Status,
+        error: str | None = None,
+        claim: str | None = None,
+        **values: Any,
+    ) -> bool:
         """Set a final status, and add the webhook deliveries that announce it.
 
-        Returns False, and changes nothing, if the job had ended before.
+        Returns False, and changes nothing, if the job had ended before, or has another claim.
         """
         assert status in FINAL
         ended: dict[str, Any] = {
@@ -517,7 +527,7 @@ class JobStore:
             ended["error"] = error[:LONGEST_ERROR]
         if status == "completed":
             ended["progress"] = 100.0
-        return self._move(job_id, ("queued", *LIVE), ended | values)
+        return self._move(job_id, ("queued", *LIVE), ended | values, *_under(claim))
 
     def _move(
         self,
@@ -564,6 +574,11 @@ def _mine(job_id: str, claim: str) -> tuple[ColumnElement[bool], ...]:
 
 def _locked(query: Select[Job], lock: bool) -> Select[Job]:
     return query.with_for_update() if lock else query
+
+
+def _under(claim: str | None) -> tuple[ColumnElement[bool], ...]:
+    """The condition that a job has this claim; None: any."""
+    return () if claim is None else (Job.claim == claim,)
 
 
 def _execute(session: Session, statement: Update) -> int:

@@ -10,15 +10,25 @@ from typing import Any
 import pytest
 
 from database import Database
+from jobs.finalizer import JobFinalizer
 from jobs.handle import JobCancelled
+from jobs.processes import is_alive
 from jobs.store import Job, JobStore
 from jobs.worker import WorkerJob, run
 from models_store.description import ONNX_FILE, WEIGHTS_FILE
 from models_store.registry import Registry, published
 from models_store.store import ModelStore
 from settings import Settings
-from tests.support.dispatching import CLAIM, begin, submit
-from tests.support.patience import PATIENCE
+from tests.support.dispatching import (
+    CLAIM,
+    begin,
+    dispatching,
+    left,
+    running,
+    story,
+    submit,
+)
+from tests.support.patience import PATIENCE, until
 from tests.support.small_models import small_description
 
 ANOTHER = "another worker"
@@ -178,3 +188,31 @@ def test_a_claim_that_was_replaced_before_the_start_starts_nothing(store: JobSto
     assert store.start(job.id, ANOTHER, 8, 1.0)
     assert not store.claim(job.id, CLAIM)
     assert (store.get(job.id).claim, store.get(job.id).attempts) == (ANOTHER, 1)
+
+
+def test_a_dispatcher_leaves_alone_what_another_one_took_over(store: JobStore) -> None:
+    """It lost its lock: the other one has requeued its job, and started it anew elsewhere."""
+
+    async def body() -> None:
+        job = submit(store)
+        async with dispatching(store, "exec sleep 9999") as dispatcher:
+            first = await running(store, job)
+            give_to_another(store, job)
+            await until(lambda: not is_alive(first.pid, first.pid_started))
+            await until(lambda: not left(store))
+            await dispatcher.stop()
+            found = store.get(job.id)
+            assert (found.status, found.claim, found.crashes) == ("running", ANOTHER, 0)
+        assert store.get(job.id).status == "running"
+
+    story(store, body)
+
+
+def test_the_end_of_a_former_worker_is_not_that_of_the_job(store: JobStore, job: Job) -> None:
+    give_to_another(store, job)
+    assert not store.requeue(job.id, crashed=True, claim=CLAIM)
+    assert not store.finish(job.id, "failed", "It broke.", claim=CLAIM)
+    JobFinalizer(store, 1, lambda _: None).finalize(job.id, "It broke.", claim=CLAIM, code=1)
+    assert store.get(job.id).status == "running"
+    JobFinalizer(store, 1, lambda _: None).finalize(job.id, "It broke.", claim=ANOTHER, code=1)
+    assert store.get(job.id).status == "failed"
