@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from dataset.store import open_datasets
 from errors import ModelNotFound, VisionLoopError
@@ -21,7 +21,7 @@ from models_store.registry import Registry, published
 from models_store.versions import ModelVersion
 from training.incremental.forgetting_job import report_forgetting, stored_warning
 from training.missing_weights import with_weights
-from training.planning.recipe import Recipe
+from training.planning.recipe import Recipe, shown_config
 from training.publish import Trained, publish
 from training.schedule import TRAINING_SHARE
 
@@ -114,6 +114,16 @@ def after_training(
             )
 
 
+def with_notes(recipe: Recipe, sentences: Sequence[str], job: JobHandle) -> Recipe:
+    """The recipe with sentences among its notes; the job shows them."""
+    new = [sentence for sentence in sentences if sentence not in recipe.notes]
+    if not new:
+        return recipe
+    noted = recipe.model_copy(update={"notes": (*recipe.notes, *new)})
+    job.replace_recipe(noted.model_dump(mode="json"), shown_config(noted))
+    return noted
+
+
 def train(job: JobHandle, row: Job, registry: Registry) -> ModelVersion:
     """Train, publish and evaluate; resumes from where an earlier attempt of the job ended.
 
@@ -126,6 +136,7 @@ def train(job: JobHandle, row: Job, registry: Registry) -> ModelVersion:
         recipe = with_weights(recipe, job, registry)
         trained = trainer(recipe)(recipe, job)
         job.check()
+        recipe = with_notes(recipe, trained.decisions, job)
         version = publish(trained, recipe, job, registry)
     measured = evaluate_training(version, recipe, job, registry)
     if recipe.mode == "incremental" and measured is not None:

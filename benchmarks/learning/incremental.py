@@ -24,7 +24,8 @@ means over the orders, with a 95 % interval from a paired bootstrap over images 
 Further arms are for studies. `ours-random`, `ours-k_centre` and `ours-hardness` choose the old
 images in another way. `ours+scores=0.5+statistics=0` changes fields of
 `training.incremental.losses.Strength`; `ratio` is the share of old images, `rate` the learning
-rate, and `prepared=0` starts with random rows for the new classes.
+rate, `recovered=0` publishes what was trained although old classes were lost on `val`, and
+`prepared=0` starts with random rows for the new classes.
 
     python -m benchmarks.learning incremental --task classify --data GTSRB --steps 15+5 --tracks
     python -m benchmarks.learning incremental --task classify --data GTSRB --steps 10+5+5 --tracks
@@ -190,10 +191,10 @@ class Comparison:
         for kind, split in (("tuning", "val"), ("reported", self.unseen)):
             for step in range(1, len(self.steps)):
                 bars = shown if kind == "reported" else {}
-                rows = self._rows(self.numbers[kind], step, split, bars)
+                rows, orders = self._rows(self.numbers[kind], step, split, bars)
                 if not rows:
                     continue
-                text += f"\nOrders {_range(self.numbers[kind])} ({kind}) on {split}"
+                text += f"\n{_shown_orders(orders)} ({kind}) on {split}"
                 text += f", step {step} of {len(self.steps) - 1}:\n\n"
                 heads = [part for group in GROUPS for part in (group, f"{group} over joint")]
                 text += table(["arm", *heads, "CPU s", "orders"], rows)
@@ -209,8 +210,11 @@ class Comparison:
         step: int,
         split: str,
         shown: dict[str, dict[str, Sequence[float]]],
-    ) -> list[list[str]]:
-        """The rows of the arms; those of the last step are also added to `shown`."""
+    ) -> tuple[list[list[str]], list[int]]:
+        """The rows of the arms, and the orders that have runs of a step.
+
+        The rows of the last step are also added to `shown`.
+        """
         runs = {
             (number, seed): self.settings[number].stored(step, seed, split)
             for number in numbers
@@ -245,11 +249,12 @@ class Comparison:
             rows.append([arm, *cells, mean_and_spread(seconds, 1.0, 0), str(orders)])
             if step == len(self.steps) - 1:
                 shown[arm] = means
-        return rows
+        return rows, sorted({number for (number, _), found in runs.items() if found})
 
 
-def _range(numbers: Sequence[int]) -> str:
-    return f"{numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else str(numbers[0])
+def _shown_orders(numbers: Sequence[int]) -> str:
+    """The numbers of class orders, such as `Orders 2, 3, 4`."""
+    return f"Order{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
 
 
 class Setting:
@@ -337,6 +342,10 @@ class Setting:
             means |= {"rate": ROWS_RATE if kind == "alone" else RATE}
             memory = self.memory(step) if kind == "ours" else 0
             means |= {"strength": asdict(strength_of(memory))}
+        if kind == "ours" and changes_of(arm).get("recovered", 1):
+            from training.incremental.old_class_recovery import OFFSETS, SHARES
+
+            means["recovered"] = {"shares": SHARES, "offsets": OFFSETS}
         return means
 
     def ratio(self, arm: str, step: int) -> float:
@@ -509,7 +518,7 @@ def plain(recipe: Recipe, job: Any) -> Any:
 
 
 def ours(recipe: Recipe, job: Any, changes: Mapping[str, float]) -> Any:
-    """Train in mode incremental, with `changes` of `Strength`; the last epoch is published."""
+    """Train in mode incremental, with `changes` of `Strength`, up to the last epoch."""
     from settings import get_settings
     from training.incremental.losses import Strength
     from training.modes.incremental import fit, set_up
@@ -520,6 +529,8 @@ def ours(recipe: Recipe, job: Any, changes: Mapping[str, float]) -> Any:
     given = {name: value for name, value in changes.items() if name in known}
     strength = replace(setup.strength, **given)  # type: ignore[arg-type]
     changed: dict[str, Any] = {"strength": strength, "criteria": None}
+    if not changes.get("recovered", 1):
+        changed["recovery"] = None
     if "ratio" in changes:
         new, ratio = len(setup.dataset.new.splits["train"]), changes["ratio"]
         changed |= {"ratio": ratio, "samples": new + share(new, ratio)}

@@ -191,8 +191,8 @@ def compare(
     metric = METRICS[task]
     added = _added(after, old_names) if added is None else added
     names = (*old_names, *added)
-    later = {data: _rows(report, names) for data, report in after.items()}
-    sooner = {data: _rows(report, names) for data, report in before.items()}
+    later = {data: measured_rows(report, names) for data, report in after.items()}
+    sooner = {data: measured_rows(report, names) for data, report in before.items()}
     rows = []
     for i, name in enumerate(names):
         is_old = i < len(old_names)
@@ -214,7 +214,7 @@ def compare(
     )
 
 
-def _rows(report: Report, names: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+def measured_rows(report: Report, names: Sequence[str]) -> dict[str, Mapping[str, Any]]:
     """Class name → row of the report, for those of `names` that have objects in the report."""
     rows = report["classes"]
     found = zip(names, matched([row["name"] for row in rows], names), strict=True)

@@ -11,16 +11,15 @@ from dataset.allowed_roots import data_roots, shown_name
 from dataset.dataset import Dataset
 from dataset.inspection import check
 from errors import Conflict, VisionLoopError
-from evaluation.evaluator import evaluate
 from evaluation.gate import default_gate
 from evaluation.letterbox import PADDED
 from evaluation.store import PLOTS, REPORT, EvaluationRow, EvaluationStore, report_in
 from evaluation.target import EvaluationTarget
 from files import atomic_write
-from inference.device import device
 from models_store.description import ONNX_FILE, ModelDescription
 from models_store.registry import Registry
 from models_store.versions import ModelVersion
+from training.incremental.folder_report import folder_report
 from training.incremental.forgetting import FILE, PLOT, Forgetting, Report, compare
 from training.planning.recipe import Recipe, shown_config
 
@@ -102,7 +101,7 @@ def _measure(
         if base is not None and (folder / ONNX_FILE).is_file():
             before[name] = _evaluated(base, dataset, path, job, registry)
         else:
-            before[name] = _evaluate(folder, dataset, job, registry)
+            before[name] = folder_report(folder, dataset, job)
         if name not in after:
             after[name] = _evaluated(version, dataset, path, job, registry)
         letterboxes = [report["letterbox"] for report in (before[name], after[name])]
@@ -135,26 +134,6 @@ def _evaluated(
     row = store.latest(version.id, dataset.fingerprint, target.split, kind)
     row = row or evaluate_and_store(target, "auxiliary", job, registry, (1.0, 1.0))
     return store.report(row)
-
-
-def _evaluate(folder: Path, dataset: Dataset, job: JobHandle, registry: Registry) -> Report:
-    """A model folder's report on the val split, with its ONNX engine if exported, else PyTorch."""
-    loaded = None
-    if not (folder / ONNX_FILE).is_file():
-        from inference.torch_engine import TorchEngine  # torch
-
-        where = device(registry.settings)
-        description = ModelDescription.load(folder)
-        loaded = (TorchEngine(folder, "cpu" if where == "cpu" else "cuda", False), description)
-    output = job.folder / "evaluation"
-    output.mkdir(parents=True, exist_ok=True)
-    return evaluate(
-        EvaluationTarget(folder, dataset),
-        registry.settings,
-        output=output,
-        progress=lambda *_: job.check(),
-        loaded=loaded,
-    ).report
 
 
 def _keep(found: Forgetting, folder: Path) -> None:

@@ -8,7 +8,8 @@
 3. A frozen copy of the old model supplies the targets that labels leave open: knowledge retention
    as in LwF (`incremental.losses`). A classifier without old images trains on pseudo-features of
    old classes instead (`feature_translation`), made from class prototypes.
-4. The published epoch is the best on old and new val images together (`epoch_selection`).
+4. The published epoch is the best on old and new val images together (`epoch_selection`). If an
+   old class was lost there, the weights may be averaged with the old ones (`old_class_recovery`).
 
 After publishing, the training job measures forgetting (`forgetting_job`).
 """
@@ -30,23 +31,14 @@ from dataset.data_yaml import Keypoints
 from dataset.dataset import Dataset
 from dataset.inspection import check
 from dataset.label_files import LabelRow
+from evaluation.gate import default_gate
 from models_store.store import locate
 from settings import Settings, get_settings
 from training.distillation.teacher import Teacher
-from training.incremental.class_prototypes import (
-    ClassPrototypes,
-    StorePrototypes,
-    class_features,
-)
+from training.incremental.class_prototypes import ClassPrototypes, StorePrototypes
 from training.incremental.epoch_criteria import EpochCriteria, epoch_criteria
 from training.incremental.epoch_selection import BestByPart, LastEpoch
-from training.incremental.feature_translation import (
-    PrototypeTranslation,
-    Translation,
-    WeightTranslation,
-    train_new_rows,
-)
-from training.incremental.head_expansion import expand, imprint
+from training.incremental.head_expansion import expand
 from training.incremental.losses import (
     ClassifierRetentionLoss,
     DetectionRetentionLoss,
@@ -54,11 +46,18 @@ from training.incremental.losses import (
     PseudoFeatures,
     Strength,
 )
+from training.incremental.new_rows import (
+    initialise_rows,
+    measured_prototypes,
+    published_prototypes,
+    translation_of,
+)
+from training.incremental.old_class_recovery import OldClassRecovery
 from training.incremental.own_settings import ImageNumbers, choose_settings
 from training.mobilenet import trainer as mobilenet
 from training.mobilenet.data import preprocessing_for
 from training.modes.mobilenet import Retention
-from training.planning.class_union import ClassUnion, nothing_new, unite
+from training.planning.class_union import nothing_new, unite
 from training.planning.compatibility import check_keypoints, check_old_classes
 from training.planning.options import IncrementalOptions
 from training.planning.recipe import Recipe
@@ -130,7 +129,7 @@ def set_up(recipe: Recipe, job: JobHandle, settings: Settings) -> IncrementalSet
     old_prototypes = new_prototypes = None
     grows = recipe.task == "classify" and bool(union.added)
     if grows:
-        old_prototypes = _published_prototypes(before, recipe)
+        old_prototypes = published_prototypes(before, recipe)
     numbers = ImageNumbers(
         len(new.scan().splits["train"]), len(buffer), union.old, len(union.added)
     )
@@ -145,18 +144,19 @@ def set_up(recipe: Recipe, job: JobHandle, settings: Settings) -> IncrementalSet
     dataset = unite_data(union, new, old, buffer)
     if grows:
         if old_prototypes is None and buffer:
-            old_prototypes = _measured_prototypes(union, dataset, extractor, job)
+            old_prototypes = measured_prototypes(union, dataset, extractor, job)
         if not buffer:
             has = "has" if old_prototypes is not None else "lacks"
             job.log(
                 f"The base model {has} class prototypes (mean features) at imgsz {recipe.imgsz}, "
                 "which can be used in place of old images."
             )
-        new_prototypes = _initialise_rows(
+        new_prototypes = initialise_rows(
             start, union, new, old_prototypes, extractor, recipe.seed, job
         )
     start = _resumed_start(start, recipe, job, settings)
     images = len(dataset.new.splits["train"])
+    criteria = epoch_criteria(dataset, union.old)
     return IncrementalSetup(
         recipe=recipe,
         start=start,
@@ -169,7 +169,18 @@ def set_up(recipe: Recipe, job: JobHandle, settings: Settings) -> IncrementalSet
         strength=strength_of(len(buffer)),
         old_prototypes=old_prototypes,
         new_prototypes=new_prototypes,
-        criteria=epoch_criteria(dataset, union.old),
+        criteria=criteria,
+        recovery=criteria
+        and OldClassRecovery(
+            before,
+            locate(recipe.origin.value) if recipe.origin.kind == "model" else job.folder / "base",
+            dataset,
+            criteria,
+            recipe.imgsz,
+            extractor.how if recipe.family == "mobilenet" else None,
+            default_gate(settings).max_class_drop,
+            job,
+        ),
     )
 
 
@@ -196,6 +207,7 @@ def fit(setup: IncrementalSetup, job: JobHandle) -> Trained:
             setup.strength.statistics,
             setup.rows_only,
             setup.old_prototypes if setup.rows_only else None,
+            setup.recovery,
         )
         trained = mobilenet.train(setup.schedule, job, setup.dataset, setup.start, method)
         return setup.completed(trained)
@@ -208,7 +220,12 @@ def fit(setup: IncrementalSetup, job: JobHandle) -> Trained:
         setup.dataset,
         setup.start,
         hooks=hooks,
-        extensions=(setup.epoch_selection, setup.replay, setup.prototypes),
+        extensions=(
+            setup.epoch_selection,
+            setup.replay,
+            *((setup.recovery,) if setup.recovery else ()),
+            setup.prototypes,
+        ),
         samples=setup.samples,
     )
     trained = yolo.train(run)
@@ -232,6 +249,7 @@ class IncrementalSetup:
             None: they are not known.
         new_prototypes: Prototypes of a classifier's new classes in the old network's features.
         criteria: How the published epoch is chosen; None: the last one is published.
+        recovery: Recovers lost old classes; None: there are no old val images.
     """
 
     recipe: Recipe
@@ -246,11 +264,16 @@ class IncrementalSetup:
     old_prototypes: ClassPrototypes | None = None
     new_prototypes: ClassPrototypes | None = None
     criteria: EpochCriteria | None = None
+    recovery: OldClassRecovery | None = None
 
     def completed(self, trained: Trained) -> Trained:
         """The result with the counts of the new data only, and with the decisions."""
+        decisions, metrics = self.decisions, trained.metrics
+        if self.recovery:
+            decisions += self.recovery.sentences
+            metrics = metrics | self.recovery.means
         counts = self.dataset.learned_counts
-        return replace(trained, class_counts=counts, decisions=self.decisions)
+        return replace(trained, class_counts=counts, decisions=decisions, metrics=metrics)
 
     @property
     def is_yolo(self) -> bool:
@@ -330,7 +353,7 @@ class IncrementalSetup:
             for parameter in (linear.weight, linear.bias):
                 parameter.register_hook(partial(_zero_first_rows, old.out_features))
         assert self.new_prototypes is not None
-        translation = _translation(old, self.new_prototypes, self.old_prototypes, self.strength)
+        translation = translation_of(old, self.new_prototypes, self.old_prototypes, self.strength)
         return PseudoFeatures(linear, old.out_features, translation)
 
     @property
@@ -431,74 +454,6 @@ def _truth(part: DatasetPart, image: Path) -> tuple[LabelRow, ...]:
     if part.dataset.task != "classify":
         return part.rows(image)
     return tuple(LabelRow(cls, ()) for cls in part.classes(image))
-
-
-def _initialise_rows(
-    start: Start,
-    union: ClassUnion,
-    new: Dataset,
-    old_prototypes: ClassPrototypes | None,
-    extractor: FeatureExtractor,
-    seed: int,
-    job: JobHandle,
-) -> ClassPrototypes:
-    """Initialise a classifier's new rows from the old network's features of new images.
-
-    Returns:
-        The prototypes of the new classes.
-    """
-    ids = union.ids(new.names)
-    images = {
-        image: cls
-        for image in new.scan().splits["train"]
-        if (cls := ids[new.classes[image]]) is not None and cls >= union.old
-    }
-    features, own = class_features(extractor, images, job.check)
-    found = ClassPrototypes.of(features, own, len(union.names))
-    linear = last_layer(start.model).cpu()
-    imprint(linear, found.means, found.counts > 0, union.old)
-    old = last_layer(extractor.model).cpu()
-    translation = _translation(old, found, old_prototypes, Strength())
-    train_new_rows(linear, features, own, union.old, translation, seed)
-    return found
-
-
-def _translation(
-    old: nn.Linear,
-    new_prototypes: ClassPrototypes,
-    old_prototypes: ClassPrototypes | None,
-    strength: Strength,
-) -> Translation:
-    """The translation of features to old classes: by prototypes, or along the old weights."""
-    if old_prototypes is None:
-        return WeightTranslation(old, strength.margin)
-    means = new_prototypes.with_known(old_prototypes).means.to(old.weight.device)
-    return PrototypeTranslation(means, strength.spread)
-
-
-def _published_prototypes(before: Start, recipe: Recipe) -> ClassPrototypes | None:
-    """The prototypes that the base model was published with, if they are valid here.
-
-    Features depend on the image size, so that of the base model has to be the recipe's.
-    """
-    how = before.preprocessing
-    if recipe.origin.kind != "model" or how is None or how.imgsz != recipe.imgsz:
-        return None
-    found = ClassPrototypes.load(locate(recipe.origin.value))
-    linear = last_layer(before.model)
-    fits = found is not None and found.fit(linear.out_features, linear.in_features)
-    return found if fits else None
-
-
-def _measured_prototypes(
-    union: ClassUnion, dataset: MergedDataset, extractor: FeatureExtractor, job: JobHandle
-) -> ClassPrototypes | None:
-    """The prototypes of the replay buffer's images, if it has images of every old class."""
-    assert dataset.replayed is not None
-    images = {image: dataset.classes[image] for image in dataset.replayed.splits["train"]}
-    known = {image: cls for image, cls in images.items() if cls < union.old}
-    found = ClassPrototypes.measure(extractor, known, union.old, job.check)
-    return found if bool((found.counts > 0).all()) else None
 
 
 def _zero_first_rows(first: int, gradient: torch.Tensor) -> torch.Tensor:

@@ -18,6 +18,7 @@ from training.distillation.session import DistillationSession
 from training.incremental.class_prototypes import ClassPrototypes, StorePrototypes
 from training.incremental.epoch_criteria import NEW, OLD, EpochCriteria
 from training.incremental.losses import ClassifierRetentionLoss
+from training.incremental.old_class_recovery import OldClassRecovery
 from training.mobilenet.method import Method, Session
 from training.mobilenet.trainer import Denormalised, Normalising
 from training.replay.buffer import ReplaySampler
@@ -116,6 +117,7 @@ class Retention(MergedImages):
         statistics: Whether batch normalisation keeps its old statistics.
         rows_only: Whether only the rows of new classes in the last layer are trained.
         known: See `StorePrototypes`.
+        recovery: Recovers lost old classes; None: there are no old val images.
     """
 
     def __init__(
@@ -129,12 +131,18 @@ class Retention(MergedImages):
         statistics: bool,
         rows_only: bool,
         known: ClassPrototypes | None,
+        recovery: OldClassRecovery | None,
     ) -> None:
         super().__init__(dataset, ratio, samples, seed, known)
-        self.make_loss, self.criteria = make_loss, criteria
+        self.make_loss, self.criteria, self.recovery = make_loss, criteria, recovery
         self.statistics, self.rows_only = statistics, rows_only
         if rows_only:
             self.weight_decay = 0.0  # the rows of old classes must not change
+
+    def model_saved(self, session: Session, model: nn.Module, folder: Path) -> None:
+        if self.recovery is not None:
+            self.recovery.model_saved(session, model, folder)
+        super().model_saved(session, model, folder)
 
     def begin(self, session: Session) -> None:
         self.criterion = self.make_loss(session.model, session.device)
