@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 
 
 def class_order(names: Sequence[str], number: int) -> tuple[str, ...]:
@@ -46,3 +47,29 @@ def read_steps(text: str, classes: int) -> tuple[int, ...]:
     if sum(steps) > classes:
         raise SystemExit(f"--steps {text} needs {sum(steps)} classes; the dataset has {classes}.")
     return steps
+
+
+def tuned_on(folder: Path, orders: int) -> None:
+    """Note the number of orders on which settings are chosen, at the first call for a folder.
+
+    Raises:
+        SystemExit: The runs in the folder were made with another number.
+    """
+    file = folder / "tuning-orders"
+    if file.is_file() and file.read_text() != str(orders):
+        raise SystemExit(
+            f"The runs in {folder} were made with --tuning-orders {file.read_text()}. Give the "
+            "same number, or another --name: an order that settings were chosen on is not reported."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    file.write_text(str(orders))
+
+
+def shown_orders(numbers: Sequence[int]) -> str:
+    """The numbers of class orders.
+
+    Examples:
+        >>> shown_orders([2, 4])
+        'Orders 2, 4'
+    """
+    return f"Order{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"

@@ -156,7 +156,19 @@ def set_up(recipe: Recipe, job: JobHandle, settings: Settings) -> IncrementalSet
         )
     start = _resumed_start(start, recipe, job, settings)
     images = len(dataset.new.splits["train"])
-    criteria = epoch_criteria(dataset, union.old)
+    criteria, recovery = epoch_criteria(dataset, union.old), None
+    if criteria is not None:
+        origin = recipe.origin
+        recovery = OldClassRecovery(
+            before,
+            locate(origin.value) if origin.kind == "model" else job.folder / "base",
+            dataset,
+            criteria,
+            recipe.imgsz,
+            extractor.how if recipe.family == "mobilenet" else None,
+            default_gate(settings).max_class_drop,
+            job,
+        )
     return IncrementalSetup(
         recipe=recipe,
         start=start,
@@ -170,17 +182,7 @@ def set_up(recipe: Recipe, job: JobHandle, settings: Settings) -> IncrementalSet
         old_prototypes=old_prototypes,
         new_prototypes=new_prototypes,
         criteria=criteria,
-        recovery=criteria
-        and OldClassRecovery(
-            before,
-            locate(recipe.origin.value) if recipe.origin.kind == "model" else job.folder / "base",
-            dataset,
-            criteria,
-            recipe.imgsz,
-            extractor.how if recipe.family == "mobilenet" else None,
-            default_gate(settings).max_class_drop,
-            job,
-        ),
+        recovery=recovery,
     )
 
 

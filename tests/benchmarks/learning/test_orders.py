@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from benchmarks.learning.orders import class_order, read_steps, split_order
+from benchmarks.learning.orders import class_order, read_steps, split_order, tuned_on
 
 NAMES = tuple("abcdefgh")
 
@@ -33,3 +35,11 @@ def test_steps_are_read(text: str, classes: int, steps: tuple[int, ...]) -> None
 def test_other_steps_are_refused(text: str, words: str) -> None:
     with pytest.raises(SystemExit, match=words):
         read_steps(text, 4)
+
+
+def test_a_comparison_keeps_the_number_of_its_tuning_orders(tmp_path: Path) -> None:
+    folder = tmp_path / "set-15+5"
+    tuned_on(folder, 2)
+    tuned_on(folder, 2)
+    with pytest.raises(SystemExit, match="made with --tuning-orders 2"):
+        tuned_on(folder, 1)

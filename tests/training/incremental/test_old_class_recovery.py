@@ -103,7 +103,7 @@ def test_lost_classes_come_back_with_an_average_of_the_weights(recovered: Any) -
     assert "the weights are 25% the trained ones and 75% those of the old model" in said
     assert "old classes from 0.000 to 1.000 and new classes from 1.000 to 1.000" in said
     assert "none of them is lost any more" in said
-    assert said in recovery.job.lines  # type: ignore[attr-defined]
+    assert said in recovery.job.lines
 
 
 def test_lost_classes_come_back_with_lower_logits_of_new_classes(recovered: Any) -> None:
