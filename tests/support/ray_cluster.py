@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -42,20 +42,19 @@ class RayCluster:
 
     Args:
         folder: For Ray's files; its path is short, as sockets are in it.
-        home: VISIONLOOP_HOME of the workers.
+        of_node: The variables of the workers on a node, by its address.
     """
 
-    def __init__(self, folder: Path, home: Path) -> None:
+    def __init__(self, folder: Path, of_node: Callable[[str], Mapping[str, str]]) -> None:
         self.folder = folder
         self.url = f"http://127.0.0.1:{free_port()}"
+        self._of_node = of_node
         self._gcs = free_port()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        modules = (str(ROOT / "tests/support/ray_node"), str(ROOT))
         self._env = {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # our python, not Ray's
-            "PYTHONPATH": os.pathsep.join(modules),
+            "PYTHONPATH": str(ROOT),
             "HOME": os.environ.get("HOME", "/"),
-            "VISIONLOOP_HOME": str(home),
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": TOKEN,
             "RAY_USAGE_STATS_ENABLED": "0",
@@ -103,8 +102,23 @@ class RayCluster:
         wait_until(known, 0.5)
         return address
 
+    def processes(self) -> list[psutil.Process]:
+        """The processes of all nodes, workers included."""
+        found = []
+        for process in self._processes.values():
+            with suppress(psutil.NoSuchProcess):
+                found += psutil.Process(process.pid).children(recursive=True)
+        return found
+
+    def kill_node(self, address: str) -> None:
+        """Kill every process of a node, workers included: as if its machine were gone."""
+        node = psutil.Process(self._processes[address].pid)
+        for process in [node, *node.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
     def kill_raylet(self, address: str) -> None:
-        """Kill the process that is the node: as if its machine were gone."""
+        """Kill the process that is the node: its workers live on for now."""
         for process in psutil.Process(self._processes[address].pid).children(recursive=True):
             if process.name() == "raylet":
                 process.kill()
@@ -134,7 +148,7 @@ class RayCluster:
         with (self.folder.parent / f"ray-{address}.log").open("ab") as output:
             self._processes[address] = subprocess.Popen(
                 ["sh", "-c", FAVOURED, "sh", *command],
-                env=self._env | {"TEST_NODE": address},
+                env=self._env | dict(self._of_node(address)) | {"TEST_NODE": address},
                 cwd="/",
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -145,10 +159,13 @@ class RayCluster:
 
 @contextmanager
 def ray_cluster(home: Path) -> Iterator[RayCluster]:
-    """A cluster without nodes, which is ended afterwards."""
+    """A cluster without nodes, which is ended afterwards; its workers do what `ray_node` does."""
+    modules = os.pathsep.join((str(ROOT / "tests/support/ray_node"), str(ROOT)))
     with ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        cluster = RayCluster(folder / "t", home)
+        cluster = RayCluster(
+            folder / "t", lambda _: {"VISIONLOOP_HOME": str(home), "PYTHONPATH": modules}
+        )
         stack.callback(cluster.stop)
         yield cluster
