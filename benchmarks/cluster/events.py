@@ -74,7 +74,16 @@ class Stage:
         return row
 
     def ended(self, job_id: str) -> Seen:
-        return self.cluster.recorder.wait(job_id, lambda row: row.status in FINAL, "it has ended")
+        """The last row of a job.
+
+        Raises:
+            Failed: It does not end, or has failed.
+        """
+        recorder = self.cluster.recorder
+        row = recorder.wait(job_id, lambda row: row.status in FINAL, "it has ended")
+        if row.status == "failed":
+            raise Failed(f"Job {job_id} has failed: {row.error}")
+        return row
 
     def predicts(self, server: Service, model_id: str) -> float:
         """Seconds until a server that may not have a model yet has predicted with it."""
@@ -117,8 +126,7 @@ def trainings_on_both_nodes(stage: Stage) -> Outcome:
 
     until(on_both, READY, "each training has a node of its own")
     rows = [stage.ended(job) for job in jobs]
-    first = rows[0].model_id or ""
-    seconds = stage.predicts(cluster.second, first)
+    seconds = stage.predicts(cluster.second, str(rows[0].model_id))
     told = f"nodes {', '.join(sorted(nodes))}; the other server predicts {seconds:.1f} s later"
     return Outcome("two trainings", None, time.monotonic() - began, jobs[0], told)
 
