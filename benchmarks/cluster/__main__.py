@@ -5,7 +5,7 @@ loopback addresses of this machine, each with homes of its own. While small trai
 and SIGKILL to a worker, a node, a raylet, the leading server and PostgreSQL. Then every job must
 have ended, every completed one with one model, which both servers can use.
 Needs PostgreSQL (apt-get install postgresql) and the tools of `make test-store` and
-`make test-cluster`; `make cluster` installs them.
+`make test-cluster`; `make stress-cluster` installs them.
 `python -m benchmarks.cluster [--epochs 12] [--only worker_killed]`
 """
 
