@@ -48,6 +48,7 @@ REQUEST_TIMEOUT = 3.0  # the same in the gateway, whose clients wait
 COUNTERS = {"models": ("generation", "tokens"), "annotations": ("annotations",)}
 """What may change → the keys in `State` whose number is raised then."""
 
+HOME = "home"  # in `Session.info`: the home of this process, which rows may refer to
 CHANGED = "changed"  # in `Session.info`: whether what other processes hold in memory has changed
 
 
@@ -99,6 +100,7 @@ class Database:
         if sentence := unfinished_restore(settings.home):
             raise Conflict(sentence)
         self.settings = settings
+        self._info = {HOME: settings.home}
         self.fence: Callable[[Session], None] | None = None
         self._patience = patience
         self._closed = False
@@ -152,7 +154,7 @@ class Database:
         """A write transaction; with a patience, one that holds PostgreSQL's writers' lock."""
         with (
             client_errors(),
-            Session(self.engine, expire_on_commit=False) as session,
+            Session(self.engine, expire_on_commit=False, info=self._info) as session,
             session.begin(),
         ):
             connection = session.connection(execution_options={"visionloop_write": True})
@@ -227,7 +229,10 @@ class Database:
             options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
         elif patience is not None:
             options = {"visionloop_patience": patience}
-        with client_errors(), Session(self.engine, expire_on_commit=False) as session:
+        with (
+            client_errors(),
+            Session(self.engine, expire_on_commit=False, info=self._info) as session,
+        ):
             if options:
                 session.connection(execution_options=options)
             yield session

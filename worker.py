@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from errors import VisionLoopError
@@ -16,6 +17,14 @@ def work(job: WorkerJob, row: Job, registry: Registry) -> dict[str, Any]:
     Raises:
         VisionLoopError: The job failed, with a message for the user.
     """
+    if registry.settings.store_url is not None:
+        from dataset.shared.inputs import have_inputs
+        from jobs.shared_folders import JobFolders
+
+        job.patiently(partial(have_inputs, row.recipe, registry.database))
+        base = row.recipe.get("base") or {}
+        if base.get("kind") == "job":
+            job.patiently(partial(JobFolders(registry.settings).have_kept, str(base["value"])))
     # Late: each kind imports what it needs; plots, engines and trainers take seconds.
     if row.kind == "training":
         from training.job import train

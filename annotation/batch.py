@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import secrets
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from annotation.cleanup import UPLOAD_PREFIX
 from annotation.datasets import AnnotatedDatasets
 from annotation.recipe import AnnotationRequest, plan_annotation
 from dataset import zip_archive
+from dataset.shared import uploads
 from jobs.logs import LogWriter
 from jobs.store import Job, JobStore
 from models_store.versions import ModelVersion
@@ -65,12 +63,11 @@ def uploaded_images(file: IO[bytes], settings: Settings) -> Iterator[Path]:
     Raises:
         DatasetInvalid, PayloadTooLarge: The zip cannot be unpacked.
     """
-    uploads = settings.paths.uploads
-    uploads.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=UPLOAD_PREFIX, dir=uploads))
+    folder = uploads.new_folder(settings.paths.uploads)
     try:
         zip_archive.unpack(file, folder, settings.max_upload_bytes, settings.disk_reserve)
+        uploads.share(folder, settings)
         yield folder
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+        uploads.discard(folder, settings)
         raise

@@ -14,12 +14,12 @@ from typing import Any
 
 from annotation.datasets import AnnotatedDatasets
 from annotation.drafts.store import DraftStore
+from dataset.shared import uploads
 from dataset.store import DatasetStore
 from errors import Conflict, DatasetNotFound
 from jobs.store import JobStore
 from settings import Settings
 
-UPLOAD_PREFIX = "pictures-"  # folder names of uploaded images, in VISIONLOOP_HOME/uploads
 MIN_AGE = 3600.0  # seconds; a younger folder may belong to a request that is not queued yet
 
 
@@ -115,16 +115,21 @@ def leftovers(
         folder = store.folder(dataset_id)
         if not store.is_built(dataset_id) and _is_old(folder, min_age):
             yield Leftover(folder, dataset_id)
-    used = {str(recipe.get("dataset")) for recipe in recipes}
-    for folder in settings.paths.uploads.glob(f"{UPLOAD_PREFIX}*"):
-        if str(folder) not in used and _is_old(folder, min_age):
+    used = {Path(str(recipe.get("dataset"))).name for recipe in recipes}
+    for folder in settings.paths.uploads.glob(f"{uploads.PREFIX}*"):
+        if folder.name not in used and _is_old(folder, min_age):
+            yield Leftover(folder)
+    for folder in uploads.lost(used, settings, min_age):
+        if not folder.exists():
             yield Leftover(folder)
 
 
 def delete_leftover(store: AnnotatedDatasets, found: Leftover) -> None:
     """Delete one of `leftovers`: its files, then its rows."""
-    shutil.rmtree(found.folder, ignore_errors=True)
-    if found.dataset_id is not None:
+    if found.dataset_id is None:
+        uploads.discard(found.folder, store.database.settings)
+    else:
+        shutil.rmtree(found.folder, ignore_errors=True)
         store.delete(found.dataset_id)
 
 

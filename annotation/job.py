@@ -5,7 +5,6 @@ Each finished image is a row in the store, so a job that was killed resumes with
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from annotation.priority import Uncertainty, descriptor_of, pack, uncertainty_of
 from annotation.recipe import AnnotationRecipe, list_images
 from annotation.revision_builder import build
 from annotation.tables import AnnotationEntry
+from dataset.shared import uploads
 from errors import DatasetInvalid, VisionLoopError
 from formats.annotation_tools import TOOLS
 from formats.annotations import Annotations
@@ -104,7 +104,7 @@ def run_annotation(recipe: AnnotationRecipe, job: JobHandle, registry: Registry)
         counts = _BatchAnnotation(recipe, job, version, store, registry).run()
         _finish(recipe, job, version, store, counts)
     if recipe.temporary:
-        shutil.rmtree(recipe.dataset, ignore_errors=True)
+        uploads.discard(Path(recipe.dataset), registry.settings)
 
 
 class _BatchAnnotation:

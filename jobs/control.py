@@ -9,11 +9,12 @@ from typing import cast
 
 from filelock import Timeout
 
-from jobs.artifacts import clear, kept_by
+from jobs.artifacts import kept_by
 from jobs.claims import is_of_this_machine
 from jobs.finalizer import JobFinalizer, Published, dispatcher_lock
 from jobs.logs import LogWriter
 from jobs.processes import is_alive
+from jobs.shared_folders import JobFolders
 from jobs.states import Status
 from jobs.store import Job, JobStore
 from settings import Settings
@@ -99,7 +100,7 @@ async def wait_for_end(store: JobStore, job_id: str, stopping: asyncio.Event) ->
 def _clear_cancelled(store: JobStore, job: Job) -> None:
     """Delete files that an earlier attempt left, of a job that was cancelled while queued."""
     folder = store.folder(job.id)
-    clear(folder, completed=False)
+    JobFolders(store.database.settings).settle(job.id, completed=False)
     LogWriter(store.log(job.id)).say(f"Ended on request, while it waited.{kept_by(job, folder)}")
 
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from database import Database
 from disk_space import NO_ROOM
 from exclusive import Exclusive
-from jobs.artifacts import clear, kept_by
+from jobs.artifacts import kept_by
 from jobs.failures import DISK_FULL
 from jobs.logs import LogWriter
 from jobs.processes import kill, marked
+from jobs.shared_folders import JobFolders
 from jobs.store import LONGEST_ERROR, Job, JobStore
 from models_store.registry import Registry, published
 
@@ -95,7 +96,7 @@ class JobFinalizer:
                 writer.say("The model is published, but its evaluation did not finish.")
             writer.say(f"Completed{f': {model_id}' if model_id else ''}.")
             self.store.finish(job_id, "completed", claim=job.claim, model_id=model_id)
-            clear(self.store.folder(job_id), completed=True)
+            JobFolders(self.store.database.settings).settle(job_id, completed=True)
         elif job.status == "stopping":
             writer.say(f"Ended on request.{self._tidy(job)}")
             self.store.finish(job_id, "stopped", claim=job.claim)
@@ -142,7 +143,7 @@ class JobFinalizer:
     def _tidy(self, job: Job) -> str:
         """Clear the folder of a job without a model. Returns a sentence on what is kept."""
         folder = self.store.folder(job.id)
-        clear(folder, completed=False)
+        JobFolders(self.store.database.settings).settle(job.id, completed=False)
         return kept_by(job, folder)
 
 

@@ -29,24 +29,30 @@ from sqlalchemy import (
     Update,
     case,
     delete,
+    event,
     func,
     select,
     update,
 )
-from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy.orm import Mapped, QueryContext, Session, mapped_column
+from sqlalchemy.orm.attributes import set_committed_value
 
 import tracing
-from database import Base, Database, now
+from database import HOME, Base, Database, now
 from disk_space import check_room
-from errors import Conflict, JobNotFound, RateLimited, without_server_paths
+from errors import Conflict, JobNotFound, RateLimited, VisionLoopError, without_server_paths
 from jobs.caller import CALLER, public_name
 from jobs.epochs import EpochRow
 from jobs.handle import JobCancelled
+from jobs.home_references import referring, resolved
 from jobs.logs import LogWriter
 from jobs.states import FINAL, Status
 from jobs.webhooks.deliveries import enqueue
 from request_id import REQUEST_ID
 from short_ids import RULE, SHORTEST, only_match
+from storage.place import open_trees
+
+JOBS = "jobs"  # first word of the keys of objects of jobs: jobs/ID/…
 
 Kind = Literal["training", "evaluation", "export", "annotation", "fetch", "engine", "import"]
 
@@ -162,6 +168,18 @@ class Job(Base):
         return [str(note) for note in self.recipe.get("notes") or ()]
 
 
+@event.listens_for(Job, "load")
+def _loaded(job: Job, context: QueryContext) -> None:
+    if (home := context.session.info.get(HOME)) is not None:
+        set_committed_value(job, "recipe", resolved(job.recipe, home))
+
+
+@event.listens_for(Job, "refresh")
+def _refreshed(job: Job, context: QueryContext, names: Collection[str] | None) -> None:
+    if names is None or "recipe" in names:
+        _loaded(job, context)
+
+
 class JobStore:
     """Reads and changes jobs; safe to share between threads and between processes."""
 
@@ -176,6 +194,11 @@ class JobStore:
     def log(self, job_id: str) -> Path:
         """The log file of a job."""
         return self.folder(job_id) / "log"
+
+    def stored(self, recipe: Mapping[str, Any]) -> dict[str, Any]:
+        """A recipe as the row has it: with an object store, for machines of other homes."""
+        settings = self.database.settings
+        return dict(recipe) if settings.store_url is None else referring(recipe, settings.home)
 
     def size_bytes(self, job_id: str) -> int:
         """The bytes of a job's files, without its view of the dataset, which consists of links."""
@@ -301,7 +324,7 @@ class JobStore:
             mode=mode,
             task=task,
             config=dict(config),
-            recipe=dict(recipe),
+            recipe=self.stored(recipe),
             base_model=base_model,
             model_name=model_name,
             total_epochs=total_epochs,
@@ -319,6 +342,7 @@ class JobStore:
             with contextlib.suppress(OSError):
                 folder.rmdir()
             raise
+        set_committed_value(job, "recipe", dict(recipe))
         if job.request_id is not None:
             LogWriter(self.log(job.id)).say(f"Request {job.request_id}.")
         return job
@@ -390,6 +414,10 @@ class JobStore:
             shutil.rmtree(self.folder(job.id), ignore_errors=True)
             session.execute(delete(EpochRow).where(EpochRow.job_id == job.id))
             session.delete(job)
+        with contextlib.suppress(VisionLoopError):  # `prune` deletes them later
+            trees = open_trees(self.database.settings)
+            for key in trees.list(f"{JOBS}/{job.id}"):
+                trees.delete(key)
 
     # --- written by the worker
 

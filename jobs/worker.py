@@ -23,32 +23,37 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import process_log
 import tracing
 from database import FAILURES, Database
 from disk_space import check_room, is_disk_full
-from errors import DatabaseBusy, VisionLoopError
+from errors import DatabaseBusy, StoreUnavailable, VisionLoopError
 from files import delete_abandoned
 from jobs.claims import CLAIM_ENV
 from jobs.failures import DISK_FULL, reason
 from jobs.handle import JobCancelled
 from jobs.pace import Pace
 from jobs.processes import SIGNAL_EXIT, SIGNAL_SAVE_AND_EXIT
+from jobs.shared_folders import JobFolders
 from jobs.store import Job, JobStore
 from models_store import ultralytics_env
 from models_store.registry import Registry
 from request_id import REQUEST_ID
 from settings import get_settings
 from shell import Parser
+from storage.place import open_trees
 
 NICE = 10
+STORE_POLL = 5.0  # seconds between two attempts to reach the object store
 INTERVAL = 0.25  # seconds between two writes of progress
 CLAIM_TIMEOUT = 15.0  # seconds within which the job must be assigned to this process
 TRIES = 5  # attempts to write the outcome
 
+Answer = TypeVar("Answer")
 Work = Callable[["WorkerJob", Job, Registry], dict[str, Any]]
 """Runs a job; returns values for its row."""
 
@@ -75,6 +80,36 @@ class WorkerJob:
         self._pace = Pace()
         self._written = 0.0
         self._stopping = False
+        self._folders = JobFolders(store.database.settings)
+        self._attempt = job.attempts
+
+    def begin(self) -> None:
+        """Have what an earlier attempt left, on this machine or another.
+
+        Raises:
+            JobCancelled: The job was cancelled while the object store could not be reached.
+        """
+        begin = partial(self._folders.begin, self.id, self._attempt, self.resuming)
+        found = self.patiently(begin)
+        if self.resuming and not found:
+            self.log("The checkpoint is not in the object store any more: begins anew.")
+            self._first, self._whole, self._fraction = 0, True, 0.0
+        self.resuming = found
+
+    def patiently(self, action: Callable[[], Answer]) -> Answer:
+        """Do what needs the object store, and wait as long as it cannot be reached.
+
+        Raises:
+            JobCancelled: The job was cancelled meanwhile.
+        """
+        while True:
+            try:
+                return action()
+            except StoreUnavailable:
+                self.log("The object store cannot be reached. The job waits for it.")
+                self._write()
+                self.check()
+                time.sleep(STORE_POLL)
 
     def report(
         self,
@@ -109,7 +144,7 @@ class WorkerJob:
 
     def replace_recipe(self, recipe: Mapping[str, Any], shown: Mapping[str, Any]) -> None:
         self._config = {**self._config, "resolved": dict(shown)}
-        self._insist(recipe=dict(recipe), config=self._config)
+        self._insist(recipe=self._store.stored(recipe), config=self._config)
 
     def check(self) -> None:
         if self._stopping:
@@ -122,7 +157,8 @@ class WorkerJob:
             self._store.add_epoch(self.id, self._claim, epoch, seconds, finite(metrics))
 
     def checkpointed(self, epoch: int, batch: int = 0) -> None:
-        self._pending |= {"checkpoint": epoch, "checkpoint_batch": batch, "crashes": 0}
+        if self._save():
+            self._pending |= {"checkpoint": epoch, "checkpoint_batch": batch, "crashes": 0}
         if not batch:
             now = time.monotonic()
             whole = self._whole and self._epoch_began is not None
@@ -148,6 +184,15 @@ class WorkerJob:
             for number in (SIGNAL_SAVE_AND_EXIT, signal.SIGTERM):
                 signal.signal(number, signal.SIG_DFL)
 
+    def _save(self) -> bool:
+        """Upload the checkpoint. Returns whether another machine can resume from it."""
+        try:
+            self._folders.save(self.id, self._attempt)
+        except StoreUnavailable as error:
+            self.log(f"The checkpoint could not be stored, the job goes on: {error.message}")
+            return False
+        return True
+
     def _write(self) -> None:
         self._written = time.monotonic()
         with self._tolerant("Progress"):
@@ -169,6 +214,8 @@ class WorkerJob:
         Raises:
             SQLAlchemyError, DatabaseBusy, InsufficientStorage: The outcome cannot be written.
         """
+        with contextlib.suppress(VisionLoopError):  # plots that were drawn after the last one
+            self._folders.save(self.id, self._attempt)
         self._insist(**self._pending, **outcome)
 
     def _insist(self, **values: Any) -> None:
@@ -231,10 +278,15 @@ def run(job: WorkerJob, row: Job, registry: Registry, work: Work) -> int:
     """Run the job and record its outcome. Returns the exit code."""
     try:
         try:
+            job.begin()
             outcome = work(job, row, registry)
             job.conclude(outcome="completed", **outcome)
         except DatabaseBusy:  # no fault of the job: it resumes from its checkpoint
             traceback.print_exc()
+            return 1
+        except StoreUnavailable:  # the same, once the store can be reached
+            traceback.print_exc()
+            job.patiently(open_trees(registry.settings).check)
             return 1
         except Exception as error:
             if not isinstance(error, VisionLoopError):

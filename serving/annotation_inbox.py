@@ -27,6 +27,7 @@ from formats.label_studio_config import LabelConfig, parse_label_config
 from formats.label_studio_marking import marking
 from formats.label_studio_names import training_names
 from inference.images import check_header
+from jobs.home_references import HOME
 from jobs.store import Job, JobStore
 from models_store.description import Task
 from models_store.registry import Registry
@@ -297,7 +298,7 @@ class AnnotationInbox:
             }
         with self.evaluations.database.read() as session:
             used |= set(session.scalars(select(EvaluationRow.dataset_path)))
-        return {text for text in used if text.startswith("/")}
+        return {text for text in used if text.startswith(("/", HOME))}
 
 
 def _texts(value: Any) -> Iterator[str]:

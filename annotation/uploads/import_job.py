@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
-from annotation.cleanup import UPLOAD_PREFIX, delete_leftovers
+from annotation.cleanup import delete_leftovers
 from annotation.datasets import AnnotatedDatasets
 from annotation.uploads.loose_files import LooseFile
 from annotation.uploads.reception import receive
 from annotation.uploads.upload import Content, UploadOptions
+from dataset.shared import uploads
 from dataset.store import DatasetStore, open_datasets
 from disk_space import no_room_in
 from errors import DatasetInvalid, PayloadTooLarge, ValidationFailed
@@ -69,8 +69,8 @@ def submit_import(
         RateLimited: The caller's jobs that have not ended are as many as allowed.
     """
     delete_leftovers(annotated, jobs, annotated.database.settings)
-    datasets.staging.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=UPLOAD_PREFIX, dir=datasets.staging))
+    settings = annotated.database.settings
+    folder = uploads.new_folder(datasets.staging)
     try:
         loose = content if isinstance(content, Sequence) else (LooseFile(ZIP, content),)
         size = 0
@@ -84,6 +84,7 @@ def submit_import(
                 )
             if (error := no_room_in(folder, datasets.reserve)) is not None:
                 raise error
+        uploads.share(folder, settings)
         name = options.name.strip()[:100] or "dataset"
         recipe = ImportRecipe(
             dataset=str(folder),
@@ -102,7 +103,7 @@ def submit_import(
             task=options.task,
         )
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+        uploads.discard(folder, settings)
         raise
     LogWriter(jobs.log(job.id)).say(f"Waits for a slot: the dataset {recipe.dataset_id}.")
     return job
@@ -118,7 +119,7 @@ def run_import(recipe: ImportRecipe, job: JobHandle, registry: Registry) -> None
     datasets = open_datasets(registry.database)
     folder = Path(recipe.dataset)
     if datasets.exists(recipe.dataset_id):
-        shutil.rmtree(folder, ignore_errors=True)
+        uploads.discard(folder, registry.settings)
         return
 
     def progress(done: int, total: int) -> None:
@@ -142,9 +143,9 @@ def run_import(recipe: ImportRecipe, job: JobHandle, registry: Registry) -> None
             progress,
         )
     except (DatasetInvalid, PayloadTooLarge, ValidationFailed):  # another attempt would not help
-        shutil.rmtree(folder, ignore_errors=True)
+        uploads.discard(folder, registry.settings)
         raise
-    shutil.rmtree(folder, ignore_errors=True)
+    uploads.discard(folder, registry.settings)
     images = card["accounting"]["images"]
     job.log(f"Dataset {card['id']}: {images['received']} images.")
     for problem in card["problems"]:

@@ -26,6 +26,7 @@ from evaluation.timeline.entry import (
     number,
 )
 from jobs.caller import public_name
+from jobs.home_references import resolved
 from jobs.store import Job
 from models_store.decision_log import Decision
 from models_store.tables import ModelEvent
@@ -250,7 +251,7 @@ def datasets_of(session: Session, name: str, settings: Settings) -> set[str]:
     found = {str(details.get("dataset") or "") for details in session.scalars(events)}
     root = real_path(settings.paths.datasets)
     for recipe in session.scalars(query):
-        path = Path(str(recipe.get("dataset") or ""))
+        path = Path(str(resolved(recipe, settings.home).get("dataset") or ""))
         if path != root and path.is_relative_to(root):
             found.add(path.relative_to(root).parts[0])
     return found - {""}

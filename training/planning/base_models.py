@@ -21,6 +21,7 @@ from database import Database
 from dataset.allowed_roots import data_roots, is_inside, real_path
 from errors import Forbidden, InvalidModelFile, JobNotFound, ModelNotFound, ValidationFailed
 from jobs.artifacts import best_weights
+from jobs.shared_folders import JobFolders
 from jobs.store import JOB_ID, SHORT_ID, JobStore
 from models_store.description import Family, Task
 from models_store.file_type import check_checkpoint
@@ -332,6 +333,7 @@ def _of_job(job_id: str, task: Task | None, database: Database) -> BaseNetwork:
             f"Job {job_id} has not ended and does not need to be resumed. Its weights can be used "
             "once it has failed or was ended on request, and its model once it is completed."
         )
+    JobFolders(store.database.settings).have_kept(job_id)
     best = best_weights(store.folder(job_id))
     if best is None:
         raise ValidationFailed(

@@ -1,0 +1,154 @@
+"""What a job resumes from, and what is kept of it, on another machine than the one that ran it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from errors import StoreUnavailable
+from jobs.artifacts import CHECKPOINTS, best_weights, note_best
+from jobs.shared_folders import JobFolders
+from settings import Settings
+from storage.place import open_trees
+from tests.support.two_machines import machine_settings
+
+JOB = "0" * 32
+
+
+class Machine:
+    def __init__(self, folder: Path, name: str, store_url: str) -> None:
+        self.settings = machine_settings(folder, name, store_url)
+        self.folders = JobFolders(self.settings)
+        self.folder = self.settings.paths.jobs / JOB
+
+    def train(self, epoch: int) -> None:
+        """Write what a trainer has written after an epoch."""
+        checkpoints = self.folder / CHECKPOINTS
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        (checkpoints / "last.pt").write_text(f"epoch {epoch}")
+        (checkpoints / "best.pt").write_text(f"best {epoch}")
+        note_best(checkpoints, epoch)
+        (self.folder / "run").mkdir(exist_ok=True)
+        (self.folder / "run" / "results.csv").write_text("\n".join(map(str, range(epoch))))
+        (self.folder / "run" / "args.yaml").write_text("not kept")
+        (self.folder / "data").mkdir(exist_ok=True)
+        (self.folder / "data" / "0.png").write_text("a link of the view")
+
+    @property
+    def last(self) -> str:
+        return (self.folder / CHECKPOINTS / "last.pt").read_text()
+
+    @property
+    def keys(self) -> list[str]:
+        return [key.rpartition("/")[2] for key in open_trees(self.settings).list(f"jobs/{JOB}")]
+
+
+@pytest.fixture
+def machine(tmp_path: Path, store_url: str) -> Callable[[str], Machine]:
+    return lambda name: Machine(tmp_path, name, store_url)
+
+
+def test_another_machine_has_what_was_saved(machine: Callable[[str], Machine]) -> None:
+    a, b = machine("a"), machine("b")
+    assert not a.folders.begin(JOB, 1, resuming=False)
+    a.train(1)
+    a.folders.save(JOB, 1)
+    a.train(2)  # killed before it was saved
+    assert b.folders.begin(JOB, 2, resuming=True)
+    assert b.last == "epoch 1"
+    assert (b.folder / "run" / "results.csv").is_file()
+    assert not (b.folder / "run" / "args.yaml").exists()
+    assert not (b.folder / "data").exists()
+
+
+def test_the_machine_that_ran_it_last_keeps_what_it_has(machine: Callable[[str], Machine]) -> None:
+    a = machine("a")
+    a.folders.begin(JOB, 1, resuming=False)
+    a.train(1)
+    a.folders.save(JOB, 1)
+    a.train(2)
+    assert a.folders.begin(JOB, 2, resuming=True)
+    assert a.last == "epoch 2"
+
+
+def test_what_a_machine_has_of_an_older_attempt_is_replaced(
+    machine: Callable[[str], Machine],
+) -> None:
+    a, b = machine("a"), machine("b")
+    a.folders.begin(JOB, 1, resuming=False)
+    a.train(1)
+    a.folders.save(JOB, 1)
+    b.folders.begin(JOB, 2, resuming=True)
+    b.train(5)
+    b.folders.save(JOB, 2)
+    assert a.folders.begin(JOB, 3, resuming=True)
+    assert a.last == "epoch 5"
+
+
+def test_a_worker_that_was_given_up_does_not_replace_its_successors_checkpoint(
+    machine: Callable[[str], Machine],
+) -> None:
+    a, b = machine("a"), machine("b")
+    a.folders.begin(JOB, 1, resuming=False)
+    a.train(1)
+    a.folders.save(JOB, 1)
+    b.folders.begin(JOB, 2, resuming=True)
+    b.train(2)
+    b.folders.save(JOB, 2)
+    a.train(9)
+    a.folders.save(JOB, 1)
+    c = machine("c")
+    assert c.folders.begin(JOB, 3, resuming=True)
+    assert c.last == "epoch 2"
+
+
+def test_a_checkpoint_that_is_nowhere_begins_anew(machine: Callable[[str], Machine]) -> None:
+    assert not machine("b").folders.begin(JOB, 2, resuming=True)
+
+
+@pytest.mark.parametrize("completed", [True, False])
+def test_what_is_kept_is_kept_for_all(machine: Callable[[str], Machine], completed: bool) -> None:
+    a, leader, reader = machine("a"), machine("leader"), machine("reader")
+    a.folders.begin(JOB, 1, resuming=False)
+    a.train(3)
+    a.folders.save(JOB, 1)
+    leader.folders.settle(JOB, completed=completed)
+    assert a.keys == ["kept"]
+    reader.folders.have_kept(JOB)
+    assert (reader.folder / "run" / "results.csv").is_file()
+    best = best_weights(reader.folder)
+    assert (best is None) == completed
+    if best is not None:
+        assert (best.epoch, best.path.read_text()) == (3, "best 3")
+    assert not (reader.folder / CHECKPOINTS / "last.pt").exists()
+
+
+def test_a_store_that_fails_at_the_end_loses_nothing(
+    machine: Callable[[str], Machine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, leader, reader = machine("a"), machine("leader"), machine("reader")
+    a.folders.begin(JOB, 1, resuming=False)
+    a.train(3)
+    a.folders.save(JOB, 1)
+    with monkeypatch.context() as patch:
+
+        def fail(*_: Any) -> None:
+            raise StoreUnavailable("no", 1.0)
+
+        patch.setattr(open_trees(a.settings), "put", fail)
+        leader.folders.settle(JOB, completed=False)
+    assert a.keys == ["state-000001"]
+    reader.folders.have_kept(JOB)
+    assert best_weights(reader.folder) is not None
+
+
+def test_without_a_store_nothing_is_copied(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    folders = JobFolders(settings)
+    assert folders.begin(JOB, 2, resuming=True)
+    folders.save(JOB, 2)
+    folders.have_kept(JOB)
+    assert not settings.paths.jobs.exists()
