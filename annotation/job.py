@@ -122,7 +122,7 @@ class _BatchAnnotation:
         self.settings = registry.settings
         self.counts = PrelabelCounts()
         self.prelabeller = Prelabeller(
-            version.path,
+            version.files(),
             registry.settings,
             confidence=recipe.confidence,
             iou=recipe.iou,

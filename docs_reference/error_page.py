@@ -20,10 +20,10 @@ An error is always a JSON object; it is never an HTML page or a traceback:
 
 `code` stays the same from version to version; clients decide by it. `message` is for people: it
 says what was received, what is allowed and what to do. `detail` repeats it, because one family of
-clients shows that field. `RATE_LIMITED`, `BACKEND_UNAVAILABLE` and `DATABASE_BUSY` come with a
-`Retry-After` header, in seconds. `request_id` is the request's `X-Request-ID`; the server's log has
-it in every line of the request, and the traceback of a `PROCESSING_ERROR`
-([Read logs and traces](../how-to/read-logs-and-traces.md)).
+clients shows that field. `RATE_LIMITED`, `BACKEND_UNAVAILABLE`, `DATABASE_BUSY`,
+`STORE_UNAVAILABLE` and `STORE_REFUSED` come with a `Retry-After` header, in seconds. `request_id`
+is the request's `X-Request-ID`; the server's log has it in every line of the request, and the
+traceback of a `PROCESSING_ERROR` ([Read logs and traces](../how-to/read-logs-and-traces.md)).
 
 """
 

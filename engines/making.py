@@ -60,7 +60,7 @@ def make_export(
     if options.format == "archive":
         return _archive(model, options, store, settings)
     task = {
-        "folder": str(model.path),
+        "folder": str(model.files()),
         "model_id": model.id,
         "content": model.content,
         "target": str(store.folder(model)),
@@ -81,7 +81,9 @@ def make_export(
     lines = child.stdout.strip().splitlines()
     answer = _read(lines[-1] if lines else "")
     if child.returncode == 0 and "export" in answer:
-        return ExportRecord.model_validate(answer["export"])
+        record = ExportRecord.model_validate(answer["export"])
+        store.share(model, record)
+        return record
     if "error" in answer:
         raise CODES.get(str(answer.get("code")), VisionLoopError)(answer["error"])
     log.error("The export ended with %d:\n%s", child.returncode, child.stderr[-4000:])
@@ -101,6 +103,7 @@ def is_current(record: ExportRecord, model: ModelVersion) -> bool:
 def _archive(
     model: ModelVersion, options: ExportOptions, store: ExportStore, settings: Settings
 ) -> ExportRecord:
+    model.files()
     folder = store.folder(model)
     folder.mkdir(parents=True, exist_ok=True)
     with unless_deleted(model.id, model.path), FileLock(folder / f".{options.key}.lock"):
@@ -122,6 +125,7 @@ def _archive(
                 facts=_digest(model),
             )
             record.save(partial)
+    store.share(model, record)
     return record
 
 

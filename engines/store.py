@@ -7,7 +7,9 @@ version. This module does not import torch.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,9 @@ from errors import NotFound
 from files import atomic_write
 from models_store.versions import ModelVersion
 from settings import Settings
+from storage.copies import copied
+from storage.place import open_trees
+from storage.trees import TreeNotFound
 
 RECORD = "export.json"
 
@@ -69,6 +74,8 @@ class ExportStore:
 
     def __init__(self, settings: Settings) -> None:
         self._root = settings.paths.exports
+        self._locks = settings.paths.locks
+        self._trees = open_trees(settings)
 
     def folder(self, model: ModelVersion) -> Path:
         """The folder of a version's exports; it need not exist."""
@@ -76,7 +83,12 @@ class ExportStore:
 
     def list(self, model: ModelVersion) -> list[ExportRecord]:
         """The exports of a version, the newest first."""
-        found = [read_record(path.parent) for path in self.folder(model).glob(f"*/{RECORD}")]
+        local = self.folder(model).glob(f"*/{RECORD}")
+        found = (
+            self._shared(model)
+            if self._trees.shared
+            else [read_record(path.parent) for path in local]
+        )
         usable = [r for r in found if r is not None and r.content == model.content]
         return sorted(usable, key=lambda record: record.created_at, reverse=True)
 
@@ -92,8 +104,30 @@ class ExportStore:
         return None
 
     def path(self, model: ModelVersion, record: ExportRecord) -> Path:
-        """The file of an export."""
-        return self.folder(model) / record.id / record.file
+        """The file of an export. From an object store it is downloaded: not on the event loop.
+
+        Raises:
+            BackendUnavailable: The store cannot be used now.
+            NotFound: The export has been deleted.
+        """
+        folder = self.folder(model) / record.id
+        if self._trees.shared and read_record(folder) != record:  # another one of before
+            shutil.rmtree(folder, ignore_errors=True)
+        return copied(self._trees, _key(model, record.id), folder, self._locks) / record.file
+
+    def share(self, model: ModelVersion, record: ExportRecord) -> None:
+        """Store an export that was made here for other machines; its record last."""
+        key = _key(model, record.id)
+        self._trees.put(self.folder(model) / record.id, key)
+        self._trees.put_bytes(key, record.model_dump_json().encode())
+
+    def _shared(self, model: ModelVersion) -> Sequence[ExportRecord | None]:
+        """The records in the object store."""
+        found = []
+        for key in self._trees.list_bytes(_key(model)):
+            with contextlib.suppress(TreeNotFound, ValidationError):  # deleted, or damaged
+                found.append(ExportRecord.model_validate_json(self._trees.get_bytes(key)))
+        return found
 
     def delete(self, model: ModelVersion, export_id: str) -> ExportRecord:
         """Delete an export.
@@ -104,10 +138,17 @@ class ExportStore:
         known = self.list(model)
         for record in known:
             if record.id == export_id:
-                shutil.rmtree(self.folder(model) / record.id)
+                self._trees.delete_bytes(_key(model, record.id))
+                self._trees.delete(_key(model, record.id))
+                shutil.rmtree(self.folder(model) / record.id, ignore_errors=self._trees.shared)
                 return record
         listed = ", ".join(record.id for record in known) or "none"
         raise NotFound(f"{model.id} has no export {export_id[:80]!r}. Known: {listed}.")
+
+
+def _key(model: ModelVersion, export_id: str = "") -> str:
+    """The key of an export, or the prefix of all of a version."""
+    return f"exports/{model.name}/{model.version}/{export_id}".rstrip("/")
 
 
 def read_record(folder: Path) -> ExportRecord | None:

@@ -37,7 +37,7 @@ def run_trial(recipe: TrialRecipe, job: JobHandle, registry: Registry) -> None:
     model = registry.get(recipe.model_id)
     settings = registry.settings
     with (
-        unless_deleted(model.id, model.path),
+        unless_deleted(model.id, model.files()),
         temporary_folder(settings.paths.scratch) as scratch,
     ):
         trial = Trial(

@@ -110,6 +110,8 @@ def submit_due(stores: EvaluationStores) -> list[Job]:
     jobs = stores.jobs.list(KIND)
     queued = []
     for model in serving_versions(stores.registry):
+        if not model.is_here:
+            continue  # it is tried where it serves
         if is_outdated(model.path, model.description) and os.access(model.path, os.W_OK):
             continue  # its ONNX file is made again first
         machine = _machine(model, settings)
@@ -143,7 +145,7 @@ def serving_versions(registry: Registry) -> Iterator[ModelVersion]:
 
 def _machine(model: ModelVersion, settings: Settings) -> str:
     """A key of this machine and of the model's ONNX file, which may be made again."""
-    return f"{choice_folder(model.path, settings).name}-{onnx_digest(model.path)[:16]}"
+    return f"{choice_folder(model.path, settings).name}-{onnx_digest(model.files())[:16]}"
 
 
 def _data_came(stores: EvaluationStores, model: ModelVersion) -> bool:

@@ -75,7 +75,7 @@ def run_evaluation(
             notes.append("The dataset has changed since the model was trained on it.")
     purpose: Purpose = "auxiliary" if auxiliary else "own_data" if own else "requested"
     target = EvaluationTarget(
-        model_folder=version.path,
+        model_folder=version.files(),
         dataset=dataset,
         split=recipe.split,
         model_id=version.id,
@@ -147,11 +147,12 @@ def renewed_letterbox(model_id: str, job: JobHandle, registry: Registry) -> Lett
         ModelNotFound: The version was deleted.
     """
     version = registry.get(model_id)
-    if is_outdated(version.path, version.description):
+    folder = version.files()
+    if is_outdated(folder, version.description):
         job.log(f"The engine of {version.id} takes squares only; it is made again first.")
-        if (reason := renew(version.path, version.description)) is not None:
+        if (reason := renew(folder, version.description)) is not None:
             job.log(f"The engine of {version.id} stays as it is: {reason}.")
-    return served_letterbox(version.path, version.description, registry.settings)
+    return served_letterbox(folder, version.description, registry.settings)
 
 
 def _other_letterbox(target: EvaluationTarget, kind: str | None, store: EvaluationStore) -> str:

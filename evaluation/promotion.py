@@ -118,7 +118,8 @@ def stored_pairs(
     fingerprint = dataset.fingerprint if dataset else None
     settings = evaluations.database.settings
     served, other = (
-        served_letterbox(model.path, model.description, settings) for model in (candidate, promoted)
+        served_letterbox(model.files(), model.description, settings)
+        for model in (candidate, promoted)
     )
     if served != other:
         return None

@@ -23,6 +23,8 @@ from database import Base, Database, now
 from evaluation.letterbox import letterbox_of
 from evaluation.target import EvaluationTarget
 from models_store.names import split_tag
+from storage.copies import copied
+from storage.place import open_trees
 
 REPORT = "report.json"
 PLOTS = "plots"
@@ -61,6 +63,8 @@ class EvaluationStore:
     def __init__(self, database: Database) -> None:
         self.database = database
         self._root = database.settings.paths.evaluations
+        self._locks = database.settings.paths.locks
+        self._trees = open_trees(database.settings)
 
     def add(
         self,
@@ -99,6 +103,7 @@ class EvaluationStore:
         self._root.mkdir(parents=True, exist_ok=True)
         os.utime(folder)
         os.replace(folder, self.folder(row))
+        self.share(row)
         with self.database.write() as session:
             session.add(row)
         return row
@@ -139,20 +144,36 @@ class EvaluationStore:
         return rows[-1] if rows else None
 
     def is_complete(self, row: EvaluationRow) -> bool:
-        """Whether the evaluation's report file exists."""
-        return (self.folder(row) / REPORT).is_file()
+        """Whether the evaluation's report file exists, here or in the object store."""
+        return (self.folder(row) / REPORT).is_file() or self._trees.exists(_key(row.id))
 
     def folder(self, row: EvaluationRow) -> Path:
-        """The folder of its report.json, plots/, worst/ and predictions.npz."""
+        """The place of its files on this machine, see `files`."""
         return self._root / row.id
+
+    def files(self, row: EvaluationRow) -> Path:
+        """The folder of its report.json, plots/, worst/ and predictions.npz.
+
+        From an object store it is downloaded first: not on the event loop.
+
+        Raises:
+            BackendUnavailable: The store cannot be used now.
+            NotFound: The evaluation has been deleted.
+        """
+        return copied(self._trees, _key(row.id), self.folder(row), self._locks)
+
+    def share(self, row: EvaluationRow) -> None:
+        """Store the files for other machines, after they were written or added to."""
+        self._trees.put(self.folder(row), _key(row.id))
 
     def report(self, row: EvaluationRow) -> dict[str, Any]:
         """The content of report.json.
 
         Raises:
             OSError: The file cannot be read.
+            BackendUnavailable, NotFound: As `files`.
         """
-        return report_in(self.folder(row))
+        return report_in(self.files(row))
 
     def delete_for(self, model_id: str) -> int:
         """Delete the evaluations of a deleted `name:version`. Returns their number."""
@@ -162,6 +183,7 @@ class EvaluationStore:
             session.execute(delete(EvaluationRow).where(EvaluationRow.number.in_(numbers)))
         for row in rows:
             shutil.rmtree(self.folder(row), ignore_errors=True)
+            self._trees.delete(_key(row.id))
         return len(rows)
 
     def keep_only(self, models: Collection[str]) -> int:
@@ -184,6 +206,10 @@ class EvaluationStore:
                 known = set(session.scalars(select(EvaluationRow.id)))
             for name in folders.keys() - known:
                 shutil.rmtree(folders[name], ignore_errors=True)
+
+
+def _key(evaluation_id: str) -> str:
+    return f"evaluations/{evaluation_id}"
 
 
 def report_in(folder: Path) -> dict[str, Any]:

@@ -374,7 +374,7 @@ def _export(registry: Registry, options: argparse.Namespace) -> None:
     _output_file(options.output, "", options.force)  # refused before the work begins
     target = registry.settings.paths.exports / model.name / model.version
     task = {
-        "folder": str(model.path),
+        "folder": str(model.files()),
         "model_id": model.id,
         "content": model.content,
         "target": str(target),

@@ -89,25 +89,27 @@ def export_archive(model: ModelVersion, path: Path, overwrite: bool = False) -> 
         path = path / f"{model.name}-{model.version}.zip"
     if path.exists() and not overwrite:
         raise Conflict(f"{path} exists already. Name another file, or overwrite it with --force.")
+    files = model.files()
     with (
         atomic_path(path) as partial,
         zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
     ):
         archive.writestr(MANIFEST, facts_of(model))
         for name in PORTABLE:
-            archive.write(model.path / name, name)
+            archive.write(files / name, name)
     return path
 
 
 def facts_of(model: ModelVersion) -> str:
     """The content of the manifest in an archive of this version."""
+    files = model.files()
     return Manifest(
         name=model.name,
         version=model.version,
         created_at=model.created_at,
         source=model.source,
         metrics=model.metrics,
-        files={name: _entry(model.path / name) for name in PORTABLE},
+        files={name: _entry(files / name) for name in PORTABLE},
     ).model_dump_json(indent=1)
 
 

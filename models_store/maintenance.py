@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -10,14 +12,17 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from database import Database, now
+from errors import StoreDamaged
 from models_store.description import ModelDescription
+from models_store.shared.model_trees import ModelTrees
+from models_store.shared.repair import published, shared_row, sweep_shared
 from models_store.store import MANIFEST, UNPUBLISHED, ModelStore, StoredModel
 from models_store.tables import Promotion, PublishedModel, raise_generation
 
 
-def sweep(store: ModelStore, database: Database) -> list[str]:
+def sweep(trees: ModelTrees, database: Database) -> list[str]:
     """Finish or undo interrupted changes; returns a sentence for each. Requires the store lock."""
-    done = []
+    store, done = trees.store, []
     if count := store.clear_staging():
         done.append(f"Removed {count} unfinished folder(s).")
     for model in store.scan()[0]:
@@ -33,43 +38,49 @@ def sweep(store: ModelStore, database: Database) -> list[str]:
             done.append(
                 f"Removed {model.name}:{model.version}, which was never published, or was deleted."
             )
+    done += sweep_shared(trees, database)
     with database.read() as session:
         promoted = {row.name: row.version for row in session.scalars(select(Promotion))}
     for name, version in sorted(promoted.items()):
-        if store.folder(name, version).is_dir() and store.read_promoted(name) != version:
-            store.write_promoted(name, version)
+        there = trees.shared or store.folder(name, version).is_dir()
+        if there and trees.read_promoted(name) != version:
+            trees.write_promoted(name, version)
             done.append(f"Noted in the model store that {name}:{version} is promoted.")
     return done
 
 
-def reindex(store: ModelStore, database: Database) -> list[str]:
-    """Rebuild the rows from the store's folders. Requires the store's lock.
+def reindex(trees: ModelTrees, database: Database) -> list[str]:
+    """Rebuild the rows from the store's folders, or the object store. Requires the store's lock.
 
     Rows without a folder are deleted, folders without a row get one, and promotions that the
     database lacks are read from the store.
     """
-    done = sweep(store, database)
-    stored, problems = store.scan()
-    done += [f"Skipped: {problem}" for problem in problems]
-    folders = {(model.name, model.version): model for model in stored}
+    done = sweep(trees, database)
+    found: dict[tuple[str, str], Callable[[], PublishedModel]]
+    if trees.shared:
+        found = {key: partial(shared_row, trees, key) for key in published(trees)}
+    else:
+        stored, problems = trees.store.scan()
+        done += [f"Skipped: {problem}" for problem in problems]
+        found = {(model.name, model.version): partial(_row, model) for model in stored}
     with database.write() as session:
         rows = {(row.name, row.version): row for row in session.scalars(select(PublishedModel))}
-        for key in sorted(rows.keys() - folders.keys()):
+        for key in sorted(rows.keys() - found.keys()):
             session.delete(rows[key])
             done.append(f"Removed the row of {key[0]}:{key[1]}: its folder is missing.")
-        for key in sorted(folders.keys() - rows.keys()):
+        for key in sorted(found.keys() - rows.keys()):
             try:
-                session.add(as_row(folders[key], ModelDescription.load(folders[key].path)))
+                session.add(found[key]())
                 done.append(f"Added {key[0]}:{key[1]}.")
-            except (ValidationError, KeyError) as error:
+            except (ValidationError, KeyError, StoreDamaged) as error:
                 done.append(f"Skipped: {key[0]}:{key[1]} is unusable: {error}")
         session.flush()
-        done += _reindex_promotions(store, session)
+        done += _reindex_promotions(trees, session)
         raise_generation(session)
     return done
 
 
-def _reindex_promotions(store: ModelStore, session: Session) -> list[str]:
+def _reindex_promotions(trees: ModelTrees, session: Session) -> list[str]:
     done = []
     keys = {(row.name, row.version) for row in session.scalars(select(PublishedModel))}
     promotions = {row.name: row for row in session.scalars(select(Promotion))}
@@ -78,11 +89,15 @@ def _reindex_promotions(store: ModelStore, session: Session) -> list[str]:
             session.delete(row)
             done.append(f"Removed the promotion of {name}:{row.version}, which does not exist.")
     for name in sorted({name for name, _ in keys} - promotions.keys()):
-        version = store.read_promoted(name)
+        version = trees.read_promoted(name)
         if version and (name, version) in keys:
             set_promoted(session, name, version)
             done.append(f"Promoted {name}:{version}, as recorded in the model store.")
     return done
+
+
+def _row(model: StoredModel) -> PublishedModel:
+    return as_row(model, ModelDescription.load(model.path))
 
 
 def present(store: ModelStore, database: Database) -> set[str]:

@@ -12,7 +12,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,9 @@ from models_store.maintenance import (
     sweep,
 )
 from models_store.names import check_name, split_tag
+from models_store.shared.deleted import delete_copies
+from models_store.shared.model_trees import ModelTrees
+from models_store.shared.repair import card_of
 from models_store.store import LOCK_TIMEOUT, ModelStore, StoredModel, content_hash, new_version
 from models_store.tables import (
     ModelEventKind,
@@ -53,6 +56,7 @@ from models_store.tables import (
     record_event,
 )
 from models_store.versions import SHOWN_NAMES, ModelVersion, Snapshot, load_snapshot
+from storage.place import open_trees
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +80,7 @@ class Registry:
         self.database = database
         self.settings = database.settings
         self.store = store or ModelStore()
+        self.trees = ModelTrees(open_trees(self.settings), self.store)
         self._lock = threading.Lock()
         self._snapshot: Snapshot | None = None
         self._refresh_seconds = refresh_seconds
@@ -178,12 +183,17 @@ class Registry:
             raise InvalidModelFile(f"The model folder lacks {missing}.") from error
         except ValidationError as error:
             raise InvalidModelFile(f"{DESCRIPTION_FILE} is not valid: {error}") from error
+        version = new_version()
+        uploaded = self.trees.shared and not (unless_present and self._with_content(name, content))
+        if uploaded:
+            self.trees.upload(folder, name, version)  # before the lock: it may take minutes
         with self._writing():
             if unless_present and (known := self._with_content(name, content)):
+                self.trees.remove(name, version)
                 if promote:
                     self._promote(known, DecisionReason(by=str(source.get("kind"))))
                 return self.get(known.id)
-            version, created_at = new_version(), self._later_than_others(name)
+            created_at = self._later_than_others(name)
             metadata = {
                 "type": description.type,
                 "created_at": created_at,
@@ -192,11 +202,14 @@ class Registry:
                 "content": content,
             }
             try:
+                if not uploaded:  # the version with this content was deleted meanwhile
+                    self.trees.upload(folder, name, version)
                 path = self.store.add(folder, name, version, metadata)
+                row = as_row(StoredModel(name, version, path, metadata, True), description)
+                self.trees.unpublish(name, version)
+                self.trees.write_card(name, version, card_of(row))
                 with self.database.write() as session:
-                    session.add(
-                        as_row(StoredModel(name, version, path, metadata, True), description)
-                    )
+                    session.add(row)
                     _record_published(session, name, version, source)
                     if promote:
                         why = DecisionReason(
@@ -209,11 +222,16 @@ class Registry:
                 if not self._row_exists(name, version):  # a failed commit may have been written
                     self.store.clear_staging()
                     self.store.remove(name, version)
+                    with suppress(BackendUnavailable):  # then `sweep` does it
+                        self.trees.remove(name, version)
                 raise
             with _repaired_later():
                 self.store.mark_published(name, version)
+                if self.trees.shared:
+                    self.store.mark_copy(name, version)
+                self.trees.publish(name, version)
                 if promote:
-                    self.store.write_promoted(name, version)
+                    self.trees.write_promoted(name, version)
         self.refresh()
         return self.get(f"{name}:{version}")
 
@@ -290,7 +308,7 @@ class Registry:
             with self.database.write() as session:
                 version = step_back(session, name, why)
             with _repaired_later():
-                self.store.write_promoted(name, version)
+                self.trees.write_promoted(name, version)
         self.refresh()
         return self.get(f"{name}:{version}")
 
@@ -319,7 +337,10 @@ class Registry:
                 "metrics": dict(metrics),
                 "content": found.content,
             }
-            self.store.write_metadata(found.name, found.version, metadata)
+            if found.is_here:
+                self.store.write_metadata(found.name, found.version, metadata)
+            with _repaired_later():
+                self.trees.write_card(found.name, found.version, card_of(row))
         self.refresh()
         return self.get(found.id)
 
@@ -346,6 +367,7 @@ class Registry:
                     )
                 # Marked before its row is deleted, so that `sweep` deletes it after a crash.
                 self.store.mark_unpublished(found.name, found.version)
+                self.trees.unpublish(found.name, found.version)
                 session.delete(row)
                 promotion = session.get(Promotion, found.name)
                 demoted = promotion is not None and promotion.version == found.version
@@ -358,8 +380,10 @@ class Registry:
                 raise_generation(session)
             if demoted:
                 with _repaired_later():
-                    self.store.write_promoted(found.name, None)
+                    self.trees.write_promoted(found.name, None)
             self.store.remove(found.name, found.version)
+            with _repaired_later():
+                self.trees.remove(found.name, found.version)
         for made in (self.settings.paths.exports, self.settings.paths.engines):
             shutil.rmtree(made / found.name / found.version, ignore_errors=True)
         self.refresh()
@@ -369,14 +393,14 @@ class Registry:
         """Finish or undo interrupted changes; call it at start. Returns a sentence for each."""
         delete_abandoned(self.settings.home)
         with self._writing():
-            done = sweep(self.store, self.database)
+            done = sweep(self.trees, self.database)
             return done + delete_stray_files(self.store, self.database)
 
     def reindex(self) -> Sentences:
         """Make the rows agree with the store's folders. Returns a sentence for each change."""
         delete_abandoned(self.settings.home)
         with self._writing():
-            done = reindex(self.store, self.database)
+            done = reindex(self.trees, self.database)
         self.refresh()
         return done
 
@@ -419,7 +443,7 @@ class Registry:
             set_promoted(session, model.name, model.version)
             raise_generation(session)
         with _repaired_later():
-            self.store.write_promoted(model.name, model.version)
+            self.trees.write_promoted(model.name, model.version)
         self.refresh()
 
     def _later_than_others(self, name: str) -> str:
@@ -475,7 +499,11 @@ class Registry:
                 patience = None if self._snapshot is None else REFRESH_PATIENCE
                 with self.database.read(patience) as session:
                     if self._snapshot is None or generation(session) != self._snapshot.generation:
-                        self._snapshot = load_snapshot(session, self.store.models)
+                        known = self._snapshot.all if self._snapshot else []
+                        self._snapshot = load_snapshot(session, self.trees)
+                        gone = {(v.name, v.version) for v in known}
+                        gone -= {(v.name, v.version) for v in self._snapshot.all}
+                        delete_copies(self.trees, self.settings, gone)
             except FAILURES as error:
                 if self._snapshot is None:
                     raise
@@ -492,7 +520,7 @@ def _repaired_later() -> Iterator[None]:
     """
     try:
         yield
-    except OSError as error:
+    except (OSError, BackendUnavailable) as error:
         log.warning("The model store is written at the next start: %s", error)
 
 

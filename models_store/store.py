@@ -33,9 +33,11 @@ from models_store.names import split_tag
 
 MANIFEST = "model.yaml"  # BentoML's description of a version
 UNPUBLISHED = ".unpublished"  # a folder with this file is visible only if it has a row
+COPY = ".copy"  # a folder with this file is a copy of a version in the object store
 REQUIRED = (DESCRIPTION_FILE, WEIGHTS_FILE, ONNX_FILE)
 LOCK_TIMEOUT = 120  # seconds
 METADATA_KEY = "visionloop"
+DIGITS = "0123456789abcdefghjkmnpqrstvwxyz"  # of version ids
 
 
 @dataclass(frozen=True)
@@ -101,13 +103,22 @@ def published_content(folder: Path) -> str | None:
 
 def new_version() -> str:
     """A short, unique, lower-case version id that sorts by time: milliseconds, then random."""
-    digits = "0123456789abcdefghjkmnpqrstvwxyz"
     number = (time.time_ns() // 1_000_000 << 20) | secrets.randbits(20)
     text = ""
     for _ in range(13):
         number, digit = divmod(number, 32)
-        text = digits[digit] + text
+        text = DIGITS[digit] + text
     return text.lstrip("0")
+
+
+def version_time(version: str) -> float:
+    """When `new_version` made an id, in seconds since 1970; 0 for an id from elsewhere."""
+    number = 0
+    for character in version:
+        if (digit := DIGITS.find(character)) < 0:
+            return 0.0
+        number = number * 32 + digit
+    return (number >> 20) / 1000
 
 
 class ModelStore:
@@ -117,6 +128,7 @@ class ModelStore:
         self.home = home or bento_home()
         self.models = self.home / "models"
         self._staging = self.home / "visionloop-staging"
+        self.downloads = self.home / "visionloop-downloads"  # temporary folders
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -167,6 +179,35 @@ class ModelStore:
         _sync(target.parent)
         return target
 
+    def receive(self, folder: Path, name: str, version: str, metadata: Mapping[str, Any]) -> None:
+        """Put a version that was downloaded in place. Needs no lock: it is one rename.
+
+        Args:
+            folder: Its files, on the file system of the store; it is moved.
+            name, version, metadata: As in `add`.
+        """
+        self._write_manifest(folder, name, version, metadata)
+        (folder / COPY).touch()
+        target = self.folder(name, version)
+        if target.is_dir():  # files of it are missing
+            self._discard(target)
+        while True:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.rename(folder, target)
+                break
+            except FileNotFoundError:  # the name was deleted with its last version
+                if not folder.exists():
+                    raise
+        self._repair_name(name)
+
+    def mark_copy(self, name: str, version: str) -> None:
+        """Note that the object store has this version: its folder here may be deleted."""
+        (self.folder(name, version) / COPY).touch()
+
+    def is_copy(self, folder: Path) -> bool:
+        return (folder / COPY).exists()
+
     def mark_published(self, name: str, version: str) -> None:
         _write(self.models / name / "latest", version)
         (self.folder(name, version) / UNPUBLISHED).unlink(missing_ok=True)
@@ -180,11 +221,7 @@ class ModelStore:
         """Delete a version's folder, if it exists. Requires the lock."""
         folder = self.folder(name, version)
         if folder.is_dir():
-            # Renamed first, so that a reader finds the complete folder or none.
-            trash = self._staging / f"deleted-{name}-{version}-{secrets.token_hex(4)}"
-            trash.parent.mkdir(parents=True, exist_ok=True)
-            os.rename(folder, trash)
-            shutil.rmtree(trash, ignore_errors=True)
+            self._discard(folder)
         self._repair_name(name)
 
     def write_metadata(self, name: str, version: str, metadata: Mapping[str, Any]) -> None:
@@ -251,6 +288,14 @@ class ModelStore:
         for path in leftovers:
             shutil.rmtree(path, ignore_errors=True)
         return len(leftovers)
+
+    def _discard(self, folder: Path) -> None:
+        """Delete a version's folder."""
+        # Renamed first, so that a reader finds the complete folder or none.
+        trash = self._staging / f"deleted-{folder.parent.name}-{folder.name}-{secrets.token_hex(4)}"
+        trash.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(folder, trash)
+        shutil.rmtree(trash, ignore_errors=True)
 
     def _repair_name(self, name: str) -> None:
         """Point `latest` to an existing version, or delete the name with its last version."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from database import State
 from errors import ModelNotFound
 from models_store.description import DESCRIPTION_FILE, ModelDescription
 from models_store.names import split_tag
+from models_store.shared.model_trees import ModelTrees
 from models_store.tables import Promotion, PublishedModel, generation
 from short_ids import RULE, SHORTEST, only_match
 
@@ -39,13 +40,28 @@ class ModelVersion:
     source: dict[str, Any]
     metrics: dict[str, Any] | None
     content: str
-    path: Path
+    path: Path  # of its folder on this machine, see `files`
     promoted: bool = False
     active: bool = False
+    trees: ModelTrees | None = field(default=None, repr=False, compare=False)
 
     @property
     def id(self) -> str:
         return f"{self.name}:{self.version}"
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the files are on this machine. They always are without an object store."""
+        if self.trees is None or not self.trees.shared:
+            return True
+        return self.trees.is_here(self.name, self.version)
+
+    def files(self) -> Path:
+        """`path`, with the files in it: from an object store they are downloaded first.
+
+        That may take minutes: not on the event loop. Raises as `ModelTrees.locate`.
+        """
+        return self.path if self.trees is None else self.trees.fetch(self.name, self.version)
 
     def to_json(self) -> dict[str, Any]:
         """The version as a `Model` of the REST API."""
@@ -129,8 +145,8 @@ def unless_deleted(model_id: str, folder: Path) -> Iterator[None]:
         raise ModelNotFound(f"No model {model_id!r}: it has been deleted.") from error
 
 
-def load_snapshot(session: Session, models: Path) -> Snapshot:
-    """Read a snapshot; `models` is the folder of the Bento model store."""
+def load_snapshot(session: Session, trees: ModelTrees) -> Snapshot:
+    """Read a snapshot; `trees` has the versions' files."""
     number = generation(session)
     promotions = {row.name: row.version for row in session.scalars(select(Promotion))}
     pointer = session.get(State, "active")
@@ -138,7 +154,7 @@ def load_snapshot(session: Session, models: Path) -> Snapshot:
     order = (PublishedModel.created_at.desc(), PublishedModel.version.desc())
     for row in session.scalars(select(PublishedModel).order_by(*order)):
         try:
-            model = _version(row, models, promotions.get(row.name) == row.version)
+            model = _version(row, trees, promotions.get(row.name) == row.version)
         except ValidationError:
             log.exception("Model %s:%s has an unusable description", row.name, row.version)
             continue
@@ -152,7 +168,7 @@ def load_snapshot(session: Session, models: Path) -> Snapshot:
     return replace(snapshot, versions={**by_name, active.name: marked})
 
 
-def _version(row: PublishedModel, models: Path, promoted: bool) -> ModelVersion:
+def _version(row: PublishedModel, trees: ModelTrees, promoted: bool) -> ModelVersion:
     return ModelVersion(
         name=row.name,
         version=row.version,
@@ -162,6 +178,7 @@ def _version(row: PublishedModel, models: Path, promoted: bool) -> ModelVersion:
         source=row.source,
         metrics=row.metrics,
         content=row.content,
-        path=models / row.name / row.version,
+        path=trees.store.folder(row.name, row.version),
         promoted=promoted,
+        trees=trees,
     )

@@ -1,9 +1,15 @@
-"""Images with low-confidence predictions, kept on disk for annotation. Off by default."""
+"""Images with low-confidence predictions, kept on disk for annotation. Off by default.
+
+With an object store they are there too, each as two small objects: `kept/ID`, its bytes, and
+`kept-cards/ID`, its metadata, which is written last and deleted first. The folder then has the
+metadata of all machines' images.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import threading
 import time
@@ -16,15 +22,21 @@ import numpy as np
 from filelock import FileLock
 
 from database import now
-from errors import NotFound
+from errors import BackendUnavailable, NotFound
 from files import atomic_path
 from inference.images import decode
 from models_store.store import new_version
 from settings import Settings
+from storage.place import open_trees
+from storage.trees import TreeNotFound
+
+log = logging.getLogger(__name__)
 
 MOST = 20_000  # images, however small they are: each new one is compared with all
 BLOCK = 4096  # bytes by which a file takes up disk space
 NEAR = 5  # images whose 64-bit hashes differ in at most this many bits are near-duplicates
+SYNC = 2.0  # seconds for which what other machines have kept or removed may be missed
+IMAGES, CARDS = "kept", "kept-cards"  # prefixes of keys
 UNFINISHED = 3600.0  # age in seconds from which files without metadata are deleted
 
 
@@ -60,6 +72,8 @@ class KeptImages:
         self.folder = settings.paths.kept_images
         self.limit = int(settings.keep_mb * 1024 * 1024)
         self._max_pixels = settings.max_pixels
+        self._trees = open_trees(settings)
+        self._synced = -SYNC  # monotonic
         self._lock = threading.Lock()
         self._file_lock = settings.paths.locks / "kept.lock"  # held while an image is kept
         self._kept: dict[str, KeptImage] | None = None  # by id, the oldest first
@@ -95,7 +109,11 @@ class KeptImages:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.folder.chmod(0o700)
             metadata = json.dumps(asdict(found)).encode()
-            _write(self._image(found.id), image)
+            if self._trees.shared:
+                self._trees.put_bytes(f"{IMAGES}/{found.id}", image)
+                self._trees.put_bytes(f"{CARDS}/{found.id}", metadata)
+            else:
+                _write(self._image(found.id), image)
             _write(self._metadata(found.id), metadata)
             kept[found.id] = found
             self._space[found.id] = _blocks(len(image)) + _blocks(len(metadata))
@@ -114,8 +132,10 @@ class KeptImages:
         Raises:
             NotFound: The image was never kept, or has been deleted.
         """
-        with self._lock, contextlib.suppress(FileNotFoundError):
+        with self._lock, contextlib.suppress(FileNotFoundError, TreeNotFound):
             if image_id in self._index():
+                if self._trees.shared:
+                    return self._trees.get_bytes(f"{IMAGES}/{image_id}")
                 return self._image(image_id).read_bytes()
         raise NotFound(
             f"No kept image {image_id[:80]!r}. It may have been deleted to make room for newer "
@@ -146,6 +166,8 @@ class KeptImages:
 
     def _index(self) -> dict[str, KeptImage]:
         """The kept images by id, the oldest first; each is read from the folder once."""
+        if self._trees.shared and time.monotonic() - self._synced >= SYNC:
+            self._sync()
         first, kept = self._kept is None, self._kept or {}
         there = {path.stem: path for path in self.folder.glob("*.json")}
         for image_id in kept.keys() - there.keys():
@@ -156,13 +178,32 @@ class KeptImages:
             with contextlib.suppress(OSError, ValueError, TypeError):
                 metadata = there[image_id].read_bytes()
                 image = KeptImage(**json.loads(metadata))
-                if image.id == image_id and self._image(image_id).is_file():
+                if image.id == image_id and self._has_image(image_id):
                     kept[image_id] = image
                     self._space[image_id] = _blocks(image.size_bytes) + _blocks(len(metadata))
         self._kept = dict(sorted(kept.items())) if new else kept
         if first:
             self._clear_unfinished()
         return self._kept
+
+    def _has_image(self, image_id: str) -> bool:
+        return self._trees.shared or self._image(image_id).is_file()
+
+    def _sync(self) -> None:
+        """Make the metadata here those of the object store; without it they stay as they are."""
+        try:
+            shared = {key.rpartition("/")[2] for key in self._trees.list_bytes(CARDS)}
+            here = {path.stem for path in self.folder.glob("*.json")}
+            for image_id in here - shared:
+                self._metadata(image_id).unlink(missing_ok=True)
+            for image_id in shared - here:
+                with contextlib.suppress(TreeNotFound):  # deleted this moment
+                    metadata = self._trees.get_bytes(f"{CARDS}/{image_id}")
+                    self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                    _write(self._metadata(image_id), metadata)
+            self._synced = time.monotonic()
+        except BackendUnavailable as error:
+            log.warning("The images that other machines keep cannot be listed: %s", error)
 
     def _clear_unfinished(self) -> None:
         """Delete incomplete files that a killed server left."""
@@ -184,6 +225,8 @@ class KeptImages:
 
     def _delete(self, image_id: str) -> None:
         self._space.pop(image_id, None)
+        self._trees.delete_bytes(f"{CARDS}/{image_id}")
+        self._trees.delete_bytes(f"{IMAGES}/{image_id}")
         for path in (self._metadata(image_id), self._image(image_id)):
             path.unlink(missing_ok=True)
 

@@ -130,6 +130,7 @@ class Gateway:
         self.shutdown = asyncio.Event()  # once set, endless responses are closed
         self._tasks: set[asyncio.Task[None]] = set()
         self._unusable: tuple[str, str] | None = None  # active model and why it cannot be loaded
+        self._delayed = ""  # why the active model could not be loaded yet
         self._tried = asyncio.Event()  # whether the active model has been loaded, or failed to
 
     @property
@@ -244,13 +245,22 @@ class Gateway:
             reason = f"No model can serve: {error.message}"
             return [_missing("database", "", reason, RESTORE)]
         if not self._tried.is_set():
-            reason = f"The active model '{active.id}' is being loaded."
-            return [_missing("model", active.id, reason, "Wait: it takes seconds.")]
+            return [self._loading(active)]
         if self._unusable is not None and self._unusable[0] == active.id:
             reason = f"The active model cannot serve: {self._unusable[1]}"
             remedy = "Choose another one: POST /models/active."
             return [_missing("model", active.id, reason, remedy)]
         return []
+
+    def _loading(self, active: ModelVersion) -> dict[str, str]:
+        """What `/readyz` says while the active model is loaded for the first time."""
+        if active.is_here:
+            reason, remedy = "is being loaded.", "Wait: it takes seconds."
+        elif self._delayed:
+            reason, remedy = f"cannot be downloaded yet. {self._delayed}", "It is tried again."
+        else:
+            reason, remedy = "is being downloaded from the object store.", "Wait."
+        return _missing("model", active.id, f"The active model '{active.id}' {reason}", remedy)
 
     async def activate(self, model_id: str, by: str | None = None) -> ModelVersion:
         """Make a model the one that serves requests without a model id; `by`: who asked for it."""
@@ -374,8 +384,8 @@ class Gateway:
                     loaded = wanted
                 self._unusable = None
                 self._tried.set()
-            except (BackendUnavailable, BackendTimeout):  # it is tried again
-                pass
+            except (BackendUnavailable, BackendTimeout) as error:  # it is tried again
+                self._delayed = error.message
             except Exception as error:
                 self._note_unusable(active, error)
             await asyncio.sleep(ACTIVE_POLL if self._tried.is_set() else FIRST_POLL)

@@ -25,7 +25,7 @@ from pydantic import ValidationError
 
 import process_log
 import tracing
-from errors import VisionLoopError
+from errors import StoreRefused, VisionLoopError
 from home_paths import SERVER_LOCK, unfinished_restore
 from inference.device import check_engine, device
 from models_store.store import bento_home
@@ -218,6 +218,7 @@ def fill(settings: Settings) -> None:
     from models_store.maintenance import present
     from models_store.registry import Registry
     from models_store.seed import seed
+    from storage.place import open_trees
 
     log.info("Checking the models; the first start imports the starter models ...")
     try:
@@ -231,6 +232,12 @@ def fill(settings: Settings) -> None:
         sys.exit(f"{_place(settings)} cannot be used: {reason}")
     valid = sum(token.state == "valid" for token in access.tokens)
     announce_access(settings, access.closed, valid)
+    try:
+        open_trees(settings).check()
+    except StoreRefused as error:
+        sys.exit(f"VISIONLOOP_STORE_URL: {error.message}")
+    except VisionLoopError as error:  # models that are here can serve; others wait
+        log.warning("VISIONLOOP_STORE_URL: %s", error.message)
     registry = Registry(database)
     evaluations = EvaluationStore(database)
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ import tracing
 from errors import VisionLoopError, our_fault
 from inference.prediction import InferenceItem, ItemResult
 from inference.runtime import ModelRuntime
-from models_store.store import locate
+from models_store.shared.model_trees import located
 from serving import lifecycle
 from serving.answers import infer_answer
 from serving.envelope import Envelope
@@ -59,7 +59,8 @@ class ModelRunner:
     """Loads models by tag (`name:version`) and predicts batches of images with them."""
 
     def __init__(self) -> None:
-        self.runtime = ModelRuntime(locate, get_settings())
+        settings = get_settings()
+        self.runtime = ModelRuntime(partial(located, settings=settings), settings)
         self.drain = Drain()
 
     @bentoml.on_startup

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import random
@@ -96,6 +97,7 @@ class ObjectTrees:
             try:
                 with _errors(key), _disk_errors(), atomic_folder(folder) as partial:
                     found = unpack(_Reader(self._store, name), partial)
+                    _flush(partial)
                     if digest and found != digest:
                         raise StoreDamaged("Its content is another one.")
                 return
@@ -196,6 +198,18 @@ class _Reader:
                 self._part = memoryview(data)
                 return bool(self._part)
         raise AssertionError("unreachable")
+
+
+def _flush(folder: Path) -> None:
+    """Write what a folder's file system has in memory to its disk, so that a power cut leaves no
+    empty files. One call for all files: an fsync for each takes 10 ms a file."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        if ctypes.CDLL(None, use_errno=True).syncfs(descriptor) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

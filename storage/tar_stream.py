@@ -229,6 +229,4 @@ def _unpack_file(source: _Hashing, size: int, target: Path) -> None:
                 raise StoreDamaged("It ends too early.")
             file.write(data)
             left -= len(data)
-        file.flush()
-        os.fsync(file.fileno())  # renamed soon; after a power cut it must not be empty
     source.read(-size % tarfile.BLOCKSIZE)

@@ -40,7 +40,7 @@ def evaluate_training(
     """
     try:
         row = EvaluationStore(registry.database).of_job(job.id, version.id)
-        served = served_letterbox(version.path, version.description, registry.settings)
+        served = served_letterbox(version.files(), version.description, registry.settings)
         if row is not None and row.letterbox == served:
             update_metrics(row, registry, "own_data")
             return row

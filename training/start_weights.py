@@ -21,7 +21,7 @@ from models_store.description import (
     Task,
 )
 from models_store.importer import convert_checkpoint
-from models_store.store import locate
+from models_store.shared.model_trees import located
 from models_store.weights import build_model, describe, fill, load_model, save_model
 from settings import Settings
 from training.planning.base_models import MOBILENET, BaseNetwork, architecture_yaml
@@ -64,7 +64,7 @@ def load_start(base: BaseNetwork, folder: Path, settings: Settings) -> Start:
             return Start({"torchvision": MOBILENET, "width_mult": 1.0})
         return Start(architecture_yaml(base.value))
     if base.kind == "model":
-        source = locate(base.value)
+        source = located(base.value, settings)
     elif base.kind == "job":
         source = _rebuilt(settings.paths.jobs / base.value, folder, base)
     else:

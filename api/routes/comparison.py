@@ -120,8 +120,7 @@ async def _compared(gateway: Gateway, a: EvaluationRow, b: EvaluationRow) -> Any
     Raises:
         BackendUnavailable: Too many comparisons are waiting.
     """
-    one, other = (gateway.evaluations.folder(row) for row in (a, b))
-    file = other / f"compared-{a.id}.json"
+    file = gateway.evaluations.folder(b) / f"compared-{a.id}.json"
     if not await asyncio.to_thread(file.is_file):
         work = _under_way.get(file)
         if work is None:
@@ -129,7 +128,7 @@ async def _compared(gateway: Gateway, a: EvaluationRow, b: EvaluationRow) -> Any
                 raise BackendUnavailable(
                     f"{MAX_WAITING} comparisons are already waiting. Try again later.", 30
                 )
-            work = _under_way[file] = asyncio.create_task(_make(one, other, file))
+            work = _under_way[file] = asyncio.create_task(_make(gateway, a, b, file))
             work.add_done_callback(lambda _: _under_way.pop(file))
         await asyncio.shield(work)  # continues if the client disconnects
     found = json.loads(await asyncio.to_thread(file.read_bytes))
@@ -137,10 +136,11 @@ async def _compared(gateway: Gateway, a: EvaluationRow, b: EvaluationRow) -> Any
     return found
 
 
-async def _make(a: Path, b: Path, file: Path) -> None:
+async def _make(gateway: Gateway, a: EvaluationRow, b: EvaluationRow, file: Path) -> None:
     async with _one_at_a_time:
         if not await asyncio.to_thread(file.is_file):  # perhaps another gateway process has made it
-            await asyncio.to_thread(_compare, a, b, file)
+            one, other = [await asyncio.to_thread(gateway.evaluations.files, row) for row in (a, b)]
+            await asyncio.to_thread(_compare, one, other, file)
 
 
 def _compare(a: Path, b: Path, file: Path) -> None:

@@ -125,7 +125,7 @@ async def report_page(model_id: str, gateway: GatewayDep, wanted: Choice) -> HTM
 
     def make() -> str:
         row, found = _read(gateway, model_id, wanted)
-        return page(found, gateway.evaluations.folder(row), row.id)
+        return page(found, gateway.evaluations.files(row), row.id)
 
     text = await asyncio.to_thread(make)
     return HTMLResponse(text, headers={"Content-Security-Policy": POLICY})

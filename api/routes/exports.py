@@ -225,7 +225,7 @@ async def download_model(
     find = partial(find_export, gateway.registry, gateway.jobs, model_id, asked)
     found = await asyncio.to_thread(find)
     record = found.record or await _made(gateway, found, asked)
-    path = ExportStore(gateway.settings).path(found.model, record)
+    path = await asyncio.to_thread(ExportStore(gateway.settings).path, found.model, record)
     headers = {"ETag": f'"{record.sha256}"', "Cache-Control": "private, no-cache"}
     known = request.headers.get("if-none-match", "")
     if headers["ETag"] in known or known.strip() == "*":

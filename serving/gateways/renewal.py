@@ -76,7 +76,7 @@ async def _renew_all(models: Sequence[ModelVersion], wait_idle: WaitIdle) -> Non
 
 def _outdated(registry: Registry) -> list[ModelVersion]:
     """The versions with outdated engines; those that serve first."""
-    found = [v for v in registry.list() if is_outdated(v.path, v.description)]
+    found = [v for v in registry.list() if v.is_here and is_outdated(v.path, v.description)]
     return sorted(found, key=lambda version: (not version.active, not version.promoted))
 
 

@@ -32,11 +32,12 @@ class StandInRegistry(Registry):
     """A registry whose active model is fixed, or cannot be found."""
 
     found: VisionLoopError | None = None
+    here = True
 
     def active(self) -> ModelVersion:
         if self.found is not None:
             raise self.found
-        model: Any = SimpleNamespace(id="signs:1")
+        model: Any = SimpleNamespace(id="signs:1", is_here=self.here)
         return model
 
 
@@ -105,6 +106,18 @@ def test_the_model_that_loads_or_cannot_serve_is_named(make: Make) -> None:
     assert missing(gateway) == [("model", "signs:1")]
     gateway._note_unusable("signs:1", VisionLoopError("Its files are damaged."))
     assert missing(gateway) == [("model", "signs:1")]
+
+
+def test_a_model_that_is_downloaded_says_so_and_why_it_is_not(make: Make) -> None:
+    gateway = make()
+    gateway._tried.clear()
+    assert isinstance(gateway.registry, StandInRegistry)
+    gateway.registry.here = False
+    with pytest.raises(BackendUnavailable, match="is being downloaded from the object store"):
+        asyncio.run(gateway.check_ready())
+    gateway._delayed = "The object store cannot be reached."
+    with pytest.raises(BackendUnavailable, match="The object store cannot be reached"):
+        asyncio.run(gateway.check_ready())
 
 
 def test_a_database_that_cannot_be_read_is_named(make: Make) -> None:

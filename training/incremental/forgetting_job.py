@@ -48,11 +48,13 @@ def report_forgetting(
         JobCancelled: The job was cancelled, or the service stops.
     """
     try:
-        kept = EvaluationStore(registry.database).folder(row)
+        store = EvaluationStore(registry.database)
+        kept = store.files(row)
         if (kept / FILE).is_file():
             return None
         found = _measure(version, kept, recipe, job, registry)
         _keep(found, kept)
+        store.share(row)
         present = registry.get(version.id).metrics or {}
         lead = found.figures
         registry.set_metrics(version.id, lead | {k: v for k, v in present.items() if k not in lead})
@@ -73,7 +75,7 @@ def report_forgetting(
 def stored_warning(row: EvaluationRow, registry: Registry) -> str:
     """The warning of the stored forgetting report of an evaluation; empty if there is none."""
     try:
-        text = (EvaluationStore(registry.database).folder(row) / FILE).read_text(encoding="utf-8")
+        text = (EvaluationStore(registry.database).files(row) / FILE).read_text(encoding="utf-8")
         return str(json.loads(text).get("warning") or "")
     except (OSError, ValueError):
         return ""
@@ -123,7 +125,7 @@ def _evaluated(
     from evaluation.job import evaluate_and_store, renewed_letterbox
 
     target = EvaluationTarget(
-        model_folder=version.path,
+        model_folder=version.files(),
         dataset=dataset,
         model_id=version.id,
         dataset_name=shown_name(path, registry.settings),

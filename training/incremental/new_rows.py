@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from dataset.dataset import Dataset
-from models_store.store import locate
+from models_store.shared.model_trees import located
+from settings import get_settings
 from training.incremental.class_prototypes import ClassPrototypes, class_features
 from training.incremental.feature_translation import (
     PrototypeTranslation,
@@ -78,7 +79,7 @@ def published_prototypes(before: Start, recipe: Recipe) -> ClassPrototypes | Non
     how = before.preprocessing
     if recipe.origin.kind != "model" or how is None or how.imgsz != recipe.imgsz:
         return None
-    found = ClassPrototypes.load(locate(recipe.origin.value))
+    found = ClassPrototypes.load(located(recipe.origin.value, get_settings()))
     linear = last_layer(before.model)
     fits = found is not None and found.fit(linear.out_features, linear.in_features)
     return found if fits else None

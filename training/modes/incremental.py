@@ -32,7 +32,7 @@ from dataset.dataset import Dataset
 from dataset.inspection import check
 from dataset.label_files import LabelRow
 from evaluation.gate import default_gate
-from models_store.store import locate
+from models_store.shared.model_trees import located
 from settings import Settings, get_settings
 from training.distillation.teacher import Teacher
 from training.incremental.class_prototypes import ClassPrototypes, StorePrototypes
@@ -161,7 +161,7 @@ def set_up(recipe: Recipe, job: JobHandle, settings: Settings) -> IncrementalSet
         origin = recipe.origin
         recovery = OldClassRecovery(
             before,
-            locate(origin.value) if origin.kind == "model" else job.folder / "base",
+            located(origin.value, settings) if origin.kind == "model" else job.folder / "base",
             dataset,
             criteria,
             recipe.imgsz,
