@@ -71,14 +71,20 @@ class ObjectTrees:
         self.url = url
         bucket, prefix = split_store_url(url)
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-        self._store = S3Store(
-            bucket,
-            prefix=prefix or None,
-            # JuiceFS' gateway leaves the keys out of its answer to a deletion of several objects.
-            disable_bulk_delete=True,
-            client_options={**TIMEOUTS, "allow_http": endpoint.startswith("http://")},
-            retry_config=RETRIES,
-        )
+
+        def client(timeouts: ClientConfig) -> S3Store:
+            return S3Store(
+                bucket,
+                prefix=prefix or None,
+                # JuiceFS' gateway leaves the keys out of its answer to a bulk deletion.
+                disable_bulk_delete=True,
+                client_options={**timeouts, "allow_http": endpoint.startswith("http://")},
+                retry_config=RETRIES,
+            )
+
+        self._store = client(TIMEOUTS)
+        # The last request of an upload lasts until the server has put the parts together.
+        self._uploads = client({**TIMEOUTS, "timeout": "10m"})
 
     def put(self, folder: Path, key: str, files: Iterable[str] | None = None) -> str:
         name = checked(key) + TREE
@@ -86,7 +92,7 @@ class ObjectTrees:
         with (
             _errors(key),
             obstore.open_writer(
-                self._store, name, buffer_size=PART, max_concurrency=PARTS
+                self._uploads, name, buffer_size=PART, max_concurrency=PARTS
             ) as writer,
         ):
             return pack(folder, writer, files)
@@ -217,9 +223,9 @@ def _errors(what: str) -> Iterator[None]:
     """A context that replaces the errors of obstore by our own; `what` is a key."""
     try:
         yield
-    except (BaseError, FileNotFoundError) as error:
-        if not isinstance(error, BaseError) and error.errno is not None:
-            raise  # a file of ours
+    except (BaseError, OSError) as error:
+        if not isinstance(error, BaseError) and "Error performing" not in str(error):
+            raise  # a file of ours; obstore's writer and reader raise OSErrors, too
         _translate(error, what)
 
 

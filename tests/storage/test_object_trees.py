@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import obstore
 import pytest
@@ -22,6 +23,7 @@ from errors import (
 from files import delete_abandoned
 from storage import object_trees
 from storage.object_trees import ObjectTrees
+from storage.tar_stream import pack
 from storage.trees import TreeNotFound
 from tests.storage.conftest import content
 from tests.support.object_store import BUCKET, StoreServer, free_port, running_moto
@@ -256,6 +258,26 @@ def test_nothing_is_left_half_by_a_process_that_is_killed(
         assert wait_until(lambda: delete_abandoned(tmp_path)) == 1
         trees.get("jobs/1", copy)
         assert content(copy) == content(folder)
+
+
+def test_a_store_that_goes_away_in_the_middle_of_an_upload(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(object_trees.RETRIES, "max_retries", 0)
+    with running_moto() as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        trees = ObjectTrees(server.new_url())
+
+        def interrupted(*given: Any) -> str:
+            digest = pack(*given)
+            server.process.kill()
+            server.process.wait()
+            return digest
+
+        monkeypatch.setattr(object_trees, "pack", interrupted)
+        with pytest.raises(StoreUnavailable):
+            trees.put(folder, "a")
 
 
 def test_a_store_that_comes_back(
