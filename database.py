@@ -41,7 +41,7 @@ from settings import Settings
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0015"  # the newest revision in `migrations/versions`
+HEAD = "0016"  # the newest revision in `migrations/versions`
 BEFORE_ALEMBIC = 3  # versions without Alembic refuse a schema number from this one on
 BUSY_TIMEOUT = 30.0  # seconds that a job or command waits while the SQLite file is locked
 REQUEST_TIMEOUT = 3.0  # the same in the gateway, whose clients wait

@@ -12,7 +12,6 @@ from annotation.datasets import AnnotatedDatasets
 from annotation.recipe import AnnotationRequest, plan_annotation
 from dataset import zip_archive
 from dataset.shared import uploads
-from jobs.logs import LogWriter
 from jobs.store import Job, JobStore
 from models_store.versions import ModelVersion
 from settings import Settings
@@ -50,7 +49,7 @@ def enqueue_annotation(
         base_model=model.id,
         model_name=model.name,
     )
-    LogWriter(jobs.log(job.id)).say(f"Waits for a slot: {request.tool} by {model.id}.")
+    jobs.log_writer(job.id).say(f"Waits for a slot: {request.tool} by {model.id}.")
     return job
 
 

@@ -58,11 +58,11 @@ async def answer(
         count: Maximum number of lines, if the log is not streamed.
     """
     if not follow:
-        return {"logs": await asyncio.to_thread(read_last, gateway.jobs.log(job.id), count)}
+        return {"logs": await asyncio.to_thread(_last, gateway, job.id, count)}
     last = request.headers.get("last-event-id", "")
     offset = int(last) if len(last) < 16 and last.isascii() and last.isdigit() else 0
     if offset and job.is_final:
-        rest = await asyncio.to_thread(read_lines, gateway.jobs.log(job.id), offset)
+        rest = await asyncio.to_thread(_lines, gateway, job.id, offset)
         if not rest:  # a 204 tells an EventSource not to reconnect
             return Response(status_code=204)
     return StreamingResponse(
@@ -92,13 +92,12 @@ async def events(
         heartbeat: Seconds of silence after which a comment is sent.
         poll: Seconds between two reads of the log.
     """
-    path = gateway.jobs.log(job_id)
     spoken = time.monotonic()
     yield ": the log\n\n"
     while not gateway.shutdown.is_set():
         # The status is read before the lines: if it is final, they include the last ones.
         job = await asyncio.to_thread(gateway.jobs.get, job_id)
-        lines = await asyncio.to_thread(read_lines, path, offset)
+        lines = await asyncio.to_thread(_lines, gateway, job_id, offset)
         if lines:
             offset = lines[-1][0]
             spoken = time.monotonic()
@@ -113,3 +112,11 @@ async def events(
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(poll):
                 await gateway.shutdown.wait()
+
+
+def _last(gateway: Gateway, job_id: str, count: int) -> list[str]:
+    return read_last(gateway.jobs.log_to_read(job_id), count)
+
+
+def _lines(gateway: Gateway, job_id: str, offset: int) -> list[tuple[int, str]]:
+    return read_lines(gateway.jobs.log_to_read(job_id), offset)

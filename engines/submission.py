@@ -14,7 +14,6 @@ from engines.making import is_current
 from engines.options import NEVER_STARTED, ExportOptions, ExportRequest, resolve
 from engines.store import ExportRecord, ExportStore
 from errors import Conflict, NotFound
-from jobs.logs import LogWriter
 from jobs.store import LIVE, Job, JobStore
 from models_store.registry import Registry
 from models_store.versions import ModelVersion
@@ -83,7 +82,7 @@ def submit_export(
             base_model=model.id,
             model_name=model.name,
         )
-    LogWriter(jobs.log(job.id)).say(f"Queued: {options.key} of {model.id}.")
+    jobs.log_writer(job.id).say(f"Queued: {options.key} of {model.id}.")
     return job
 
 

@@ -15,7 +15,6 @@ from evaluation.submission import EvaluationStores
 from inference.cpu.engine_choice import choice_folder, onnx_digest, read_choice
 from inference.device import device
 from inference.engine_files import is_outdated
-from jobs.logs import LogWriter
 from jobs.store import LIVE, Job, Kind
 from models_store.registry import Registry
 from models_store.versions import ModelVersion
@@ -90,7 +89,7 @@ def submit_trial(stores: EvaluationStores, model_id: str, sent: Mapping[str, Any
         base_model=model.id,
         model_name=model.name,
     )
-    LogWriter(stores.jobs.log(job.id)).say(f"Queued: the engines of {model.id} are tried.")
+    stores.jobs.log_writer(job.id).say(f"Queued: the engines of {model.id} are tried.")
     return job
 
 

@@ -9,7 +9,6 @@ from typing import Any
 from dataset.store import DatasetStore
 from evaluation.recipe import EvaluationRecipe, plan_evaluation
 from evaluation.store import EvaluationStore
-from jobs.logs import LogWriter
 from jobs.store import Job, JobStore
 from models_store.registry import Registry
 
@@ -90,5 +89,5 @@ def enqueue(
         base_model=evaluation.model_id,
         model_name=evaluation.model_id.partition(":")[0],
     )
-    LogWriter(jobs.log(job.id)).say(f"Waits for a slot: {mode or 'evaluation'}.")
+    jobs.log_writer(job.id).say(f"Waits for a slot: {mode or 'evaluation'}.")
     return job

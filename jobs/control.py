@@ -12,7 +12,6 @@ from filelock import Timeout
 from jobs.artifacts import kept_by
 from jobs.claims import is_of_this_machine
 from jobs.finalizer import JobFinalizer, Published, dispatcher_lock
-from jobs.logs import LogWriter
 from jobs.processes import is_alive
 from jobs.shared_folders import JobFolders
 from jobs.states import Status
@@ -101,7 +100,7 @@ def _clear_cancelled(store: JobStore, job: Job) -> None:
     """Delete files that an earlier attempt left, of a job that was cancelled while queued."""
     folder = store.folder(job.id)
     JobFolders(store.database.settings).settle(job.id, completed=False)
-    LogWriter(store.log(job.id)).say(f"Ended on request, while it waited.{kept_by(job, folder)}")
+    store.log_writer(job.id).say(f"Ended on request, while it waited.{kept_by(job, folder)}")
 
 
 def _recover_orphan(store: JobStore, settings: Settings, published: Published, job_id: str) -> None:

@@ -342,7 +342,7 @@ class Dispatcher:
     # --- one worker
 
     def _log_of(self, job: Job) -> LogWriter:
-        return LogWriter(self.store.log(job.id))
+        return self.store.log_writer(job.id)
 
     async def _launch(self, job: Job) -> bool:
         """Start a worker. Returns whether it was started."""

@@ -82,7 +82,7 @@ class JobFinalizer:
             shutdown: Whether the service is stopping.
             yielded: Whether its process was ended because another job waits.
         """
-        writer = LogWriter(self.store.log(job_id))
+        writer = self.store.log_writer(job_id)
         job = self.store.get(job_id)
         if job.is_final or job.status == "queued":
             if job.is_final:

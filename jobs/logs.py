@@ -37,7 +37,7 @@ class LogWriter:
         self._rest = b""  # of the worker's output: a line that has not ended yet
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._full = path.exists() and path.stat().st_size >= self._limit
+            self._full = self._size() >= self._limit
 
     def say(self, message: str) -> None:
         """Append a message of the dispatcher, of one or more lines."""
@@ -86,13 +86,19 @@ class LogWriter:
         if not self._full:
             self._write([line for line in lines if line])
             with contextlib.suppress(OSError):
-                self._full = self.path.stat().st_size >= self._limit
+                self._full = self._size() >= self._limit
             if self._full:
                 self.say(f"This log has reached {self._limit >> 20} MiB; no more output is kept.")
 
     def _write(self, lines: list[bytes]) -> None:
         stamp = datetime.now(UTC).strftime("[%Y-%m-%d %H:%M:%S] ").encode()
-        data = b"".join(stamp + line[:LONGEST_LINE] + b"\n" for line in lines)
+        self._append(b"".join(stamp + line[:LONGEST_LINE] + b"\n" for line in lines))
+
+    def _size(self) -> int:
+        """Bytes of the log. Raises OSError."""
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def _append(self, data: bytes) -> None:
         with self._lock, contextlib.suppress(OSError), self.path.open("ab") as file:
             file.write(data)
 

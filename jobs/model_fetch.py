@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
-from jobs.logs import LogWriter
 from jobs.store import Job, JobStore
 from models_store.pretrained.catalogue import requested
 from models_store.pretrained.download import FetchFailed, Watch, host_of
@@ -61,7 +60,7 @@ def submit_fetch(
         base_model=file.network,
         model_name=file.model_name,
     )
-    LogWriter(jobs.log(job.id)).say(f"Waits for a slot: {note}")
+    jobs.log_writer(job.id).say(f"Waits for a slot: {note}")
     return job
 
 

@@ -46,6 +46,7 @@ from jobs.epochs import EpochRow
 from jobs.handle import JobCancelled
 from jobs.home_references import referring, resolved
 from jobs.logs import LogWriter
+from jobs.shared_logs import SharedLogs, SharedLogWriter, delete_log
 from jobs.states import FINAL, Status
 from jobs.webhooks.deliveries import enqueue
 from request_id import REQUEST_ID
@@ -194,6 +195,20 @@ class JobStore:
     def log(self, job_id: str) -> Path:
         """The log file of a job."""
         return self.folder(job_id) / "log"
+
+    def log_writer(self, job_id: str) -> LogWriter:
+        """Appends to the log of a job; with an object store, for all machines."""
+        path = self.log(job_id)
+        if self.database.settings.store_url is None:
+            return LogWriter(path)
+        return SharedLogWriter(SharedLogs(self.database), job_id, path)
+
+    def log_to_read(self, job_id: str) -> Path:
+        """The log file of a job; with an object store, after what other machines wrote."""
+        path = self.log(job_id)
+        if self.database.settings.store_url is not None:
+            SharedLogs(self.database).copy(job_id, path)
+        return path
 
     def stored(self, recipe: Mapping[str, Any]) -> dict[str, Any]:
         """A recipe as the row has it: with an object store, for machines of other homes."""
@@ -344,7 +359,7 @@ class JobStore:
             raise
         set_committed_value(job, "recipe", dict(recipe))
         if job.request_id is not None:
-            LogWriter(self.log(job.id)).say(f"Request {job.request_id}.")
+            self.log_writer(job.id).say(f"Request {job.request_id}.")
         return job
 
     def _refuse_too_many(self, session: Session, caller: str | None) -> None:
@@ -413,6 +428,7 @@ class JobStore:
             # inside the transaction, so that delete can be repeated after a crash
             shutil.rmtree(self.folder(job.id), ignore_errors=True)
             session.execute(delete(EpochRow).where(EpochRow.job_id == job.id))
+            delete_log(session, job.id)
             session.delete(job)
         with contextlib.suppress(VisionLoopError):  # `prune` deletes them later
             trees = open_trees(self.database.settings)

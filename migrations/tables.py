@@ -10,6 +10,7 @@ from database import Base, State
 from dataset.shared.tables import SharedDataset
 from evaluation.store import EvaluationRow
 from jobs.epochs import EpochRow
+from jobs.shared_logs import LogPiece
 from jobs.store import Job
 from jobs.webhooks.deliveries import Delivery
 from models_store.decision_log import Decision
@@ -29,6 +30,7 @@ MODULES = (  # importing a module declares its tables; one table of each module
     EvaluationRow,
     Job,
     EpochRow,
+    LogPiece,
     Delivery,
     LiveHour,
     PrelabelRow,

@@ -8,7 +8,6 @@ from typing import Any
 
 from dataset.store import Datasets
 from errors import BackendTimeout
-from jobs.logs import LogWriter
 from jobs.store import Job, JobStore
 from models_store.registry import Registry
 from training.planning.plan import plan
@@ -51,5 +50,5 @@ def submit_training(
         model_name=recipe.name,
         total_epochs=recipe.epochs,
     )
-    LogWriter(jobs.log(job.id)).say(f"Waits for a slot: {recipe.mode}, {recipe.task}.")
+    jobs.log_writer(job.id).say(f"Waits for a slot: {recipe.mode}, {recipe.task}.")
     return job

@@ -18,7 +18,6 @@ from dataset.shared import uploads
 from dataset.store import DatasetStore, open_datasets
 from disk_space import no_room_in
 from errors import DatasetInvalid, PayloadTooLarge, ValidationFailed
-from jobs.logs import LogWriter
 from jobs.store import Job, JobStore
 from models_store.description import Task
 from models_store.registry import Registry
@@ -105,7 +104,7 @@ def submit_import(
     except BaseException:
         uploads.discard(folder, settings)
         raise
-    LogWriter(jobs.log(job.id)).say(f"Waits for a slot: the dataset {recipe.dataset_id}.")
+    jobs.log_writer(job.id).say(f"Waits for a slot: the dataset {recipe.dataset_id}.")
     return job
 
 

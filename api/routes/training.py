@@ -184,7 +184,7 @@ def _task(gateway: Gateway, job: Job, lines: int) -> dict[str, Any]:
         "model_id": job.model_id,
         "metrics": led(job.metrics),
         "config": job.config,
-        "logs": read_last(gateway.jobs.log(job.id), lines),
+        "logs": read_last(gateway.jobs.log_to_read(job.id), lines),
     }
 
 
