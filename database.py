@@ -30,7 +30,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 import postgres
 from database_errors import FAILURES as FAILURES  # for those who use a Database
-from database_errors import RESTORE, RETRY, client_errors
+from database_errors import RESTORE, RETRY, client_errors, refuse_long_text, refuse_nul
 from errors import Conflict, DatabaseBusy, DatabaseDamaged, VisionLoopError
 from exclusive import AdvisoryExclusive, Exclusive, FileExclusive
 from files import change_of, signal_change
@@ -107,6 +107,8 @@ class Database:
         url = settings.sqlalchemy_url
         self._server = None if url.get_backend_name() == "sqlite" else postgres.server_of(url)
         self.engine = self._server.engine if self._server else _engine(settings, patience)
+        if not event.contains(self.engine, "before_cursor_execute", refuse_nul):
+            event.listen(self.engine, "before_cursor_execute", refuse_nul)
         try:
             with client_errors(), _schema_lock(settings, patience):
                 self._ensure_schema()
@@ -157,6 +159,7 @@ class Database:
             Session(self.engine, expire_on_commit=False, info=self._info) as session,
             session.begin(),
         ):
+            event.listen(session, "before_flush", refuse_long_text)
             connection = session.connection(execution_options={"visionloop_write": True})
             if patience is not None:
                 lock_transaction(connection, WRITERS, patience)

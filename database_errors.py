@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
+from sqlalchemy import String, inspect
 from sqlalchemy.exc import DataError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import Session
 
 from disk_space import NO_ROOM, is_disk_full
 from errors import (
@@ -45,6 +48,35 @@ def client_errors() -> Iterator[None]:
         if (known := _known(error)) is not None:
             raise known from error
         raise
+
+
+def refuse_nul(_: Any, __: Any, ___: str, parameters: Any, *____: Any) -> None:
+    """Refuse text with a NUL character, which PostgreSQL does not store, in any statement.
+
+    Raises:
+        ValidationFailed: A value has one.
+    """
+    rows = parameters if isinstance(parameters, list) else [parameters]
+    for row in rows:
+        for value in row.values() if isinstance(row, dict) else row:
+            if isinstance(value, str) and "\0" in value:
+                raise ValidationFailed("Text must not hold the NUL character (U+0000).")
+
+
+def refuse_long_text(session: Session, *_: Any) -> None:
+    """Refuse text that is longer than its column, which SQLite would store and PostgreSQL not.
+
+    Raises:
+        ValidationFailed: A value of a new or changed row is too long.
+    """
+    for row in (*session.new, *session.dirty):
+        for name, column in inspect(type(row)).columns.items():
+            longest = column.type.length if isinstance(column.type, String) else None
+            value = row.__dict__.get(name)
+            if longest and isinstance(value, str) and len(value) > longest:
+                raise ValidationFailed(
+                    f"{name!r} has {len(value):,} characters; {longest:,} are stored at most."
+                )
 
 
 def sqlstate(error: SQLAlchemyError) -> str:

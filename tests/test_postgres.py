@@ -12,13 +12,13 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from filelock import Timeout
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from access.generation import raise_generation
 from database import HEAD, Database, State
 from database_errors import client_errors, sqlstate
-from errors import DatabaseBusy, InsufficientStorage
+from errors import DatabaseBusy, InsufficientStorage, ValidationFailed
 from jobs.store import JobStore
 from migrations.tables import METADATA
 from postgres import lock_transaction
@@ -247,6 +247,23 @@ def test_orderings_are_those_of_bytes(database: Database) -> None:
     with database.read() as session:
         rows = session.scalars(text("SELECT key FROM state WHERE length(key) = 1 ORDER BY key"))
         assert list(rows) == ["A", "B", "Z", "_", "a", "b"]
+
+
+def test_text_that_one_database_would_not_store_is_refused_on_both(
+    pair: tuple[Database, Database],
+) -> None:
+    with pytest.raises(ValidationFailed, match="NUL"), pair[0].write() as session:
+        session.add(State(key="a", text="a\0b"))
+    with pytest.raises(ValidationFailed, match="NUL"), pair[0].read() as session:
+        session.scalar(select(State.number).where(State.key == "a\0b"))
+    refused = pytest.raises(ValidationFailed, match="'text' has 201 characters; 200")
+    with refused, pair[0].write() as session:
+        session.add(State(key="b", text="x" * 201))
+    with pair[0].write() as session:
+        session.add(State(key="c", text="ü" * 200))  # characters, not bytes
+    with pair[1].read() as session:
+        found = session.scalars(select(State.key).where(State.key.in_(["a", "b", "c"])))
+        assert list(found) == ["c"]
 
 
 def test_sqlite_errors_have_no_state() -> None:

@@ -63,6 +63,7 @@ def unreadable(database: Database) -> Iterator[None]:
         moved.rename(file)
 
 
+@pytest.mark.sqlite
 def test_a_database_that_cannot_be_read_locks_nobody_out(
     database: Database, tokens: TokenStore
 ) -> None:
@@ -74,6 +75,7 @@ def test_a_database_that_cannot_be_read_locks_nobody_out(
         assert ours.closed
 
 
+@pytest.mark.sqlite
 def test_tokens_that_were_never_read_let_nobody_in(database: Database, tokens: TokenStore) -> None:
     tokens.create("a", "use", "tests")
     with unreadable(database), pytest.raises(FAILURES):

@@ -120,6 +120,7 @@ def test_what_is_no_cookie_of_ours_is_no_session(database: Database, cookie: str
     assert live.session(cookie) is None
 
 
+@pytest.mark.sqlite
 def test_who_has_no_session_does_not_wait_for_the_database(
     database: Database, sessions: SessionStore
 ) -> None:

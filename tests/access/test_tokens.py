@@ -27,6 +27,7 @@ def test_each_scope_includes_those_before_it() -> None:
     assert highest(frozenset()) is None
 
 
+@pytest.mark.sqlite
 def test_a_copy_of_the_database_reveals_no_token(database: Database, tokens: TokenStore) -> None:
     secrets = [tokens.create(f"t{n}", "admin", "tests")[1] for n in range(3)]
     with database.engine.connect() as connection:

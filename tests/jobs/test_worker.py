@@ -270,6 +270,7 @@ def test_a_job_that_would_take_the_reserve_ends_at_its_next_checkpoint(
     assert found.checkpoint == 1
 
 
+@pytest.mark.sqlite
 def test_no_room_for_a_job_leaves_neither_row_nor_folder(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 4) as disk:
         store = JobStore(Database(Settings(home=disk, disk_reserve=0)))

@@ -265,6 +265,7 @@ def test_a_promotion_asked_for_reaches_the_version_that_is_there(
     assert registry.get("signs").id == first.id
 
 
+@pytest.mark.sqlite
 def test_rows_and_promotions_come_back_after_the_database_is_lost(
     registry: Registry, publish: Publish, model_folder: Path
 ) -> None:
