@@ -201,7 +201,9 @@ class Database:
         """Whether servers on other machines may use it."""
         return self._server is not None
 
-    def exclusive(self, name: str, timeout: float | None = None) -> Exclusive:
+    def exclusive(
+        self, name: str, timeout: float | None = None, *, shared: bool = False
+    ) -> Exclusive:
         """A lock by name among all processes that use this database, on whatever machine.
 
         On SQLite, it is a lock file in VISIONLOOP_HOME. On PostgreSQL, it is an advisory lock of a
@@ -211,10 +213,12 @@ class Database:
         Args:
             name: Of letters, digits, `.`, `_` and `-`.
             timeout: Seconds that the lock waits as a context; None: as long as it takes.
+            shared: Others who ask for it as shared may have it at the same time; PostgreSQL only.
         """
         if self._server is None:
+            assert not shared
             return FileExclusive(self.settings.paths.lock(name), timeout)
-        return AdvisoryExclusive(self._server.connect_alone, name, timeout)
+        return AdvisoryExclusive(self._server.connect_alone, name, timeout, shared)
 
     @contextmanager
     def read(self, patience: float | None = None) -> Iterator[Session]:

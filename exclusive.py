@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +13,12 @@ from filelock import FileLock, Timeout
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from database_errors import client_errors, sqlstate
+from database_errors import FAILURES, client_errors, sqlstate
 from postgres import advisory_key
 
+log = logging.getLogger("visionloop")
+
+LOCK_CHECK = 2.0  # seconds between two questions whether a lock for life is still held
 LOCKED = "55P03"  # PostgreSQL's code: the time to wait for a lock is over
 
 
@@ -109,10 +113,18 @@ class AdvisoryExclusive(_Context):
         connect: Opens the connection, in autocommit mode.
         name: The lock's name.
         timeout: Seconds that the context waits; None: as long as it takes.
+        shared: Any number of others who ask for it as shared may hold it at the same time.
     """
 
-    def __init__(self, connect: Callable[[], Connection], name: str, timeout: float | None) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], Connection],
+        name: str,
+        timeout: float | None,
+        shared: bool = False,
+    ) -> None:
         self._timeout = timeout
+        self._suffix = "_shared" if shared else ""
         self._connect = connect
         self._name = name
         self._key = advisory_key(f"exclusive {name}")
@@ -137,12 +149,13 @@ class AdvisoryExclusive(_Context):
     def _ask(self, connection: Connection, timeout: float | None) -> bool:
         key = {"key": self._key}
         if timeout == 0:
-            return bool(connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), key))
+            query = f"SELECT pg_try_advisory_lock{self._suffix}(:key)"
+            return bool(connection.scalar(text(query), key))
         # 0 would be for ever
         wait = 0 if timeout is None else max(1, round(1000 * timeout))
         connection.execute(text(f"SET lock_timeout = {wait}"))
         try:
-            connection.execute(text("SELECT pg_advisory_lock(:key)"), key)
+            connection.execute(text(f"SELECT pg_advisory_lock{self._suffix}(:key)"), key)
         except SQLAlchemyError as error:
             if sqlstate(error) == LOCKED:
                 return False
@@ -175,3 +188,42 @@ def _end(connection: Connection) -> None:
     """Close a connection that may be broken."""
     with contextlib.suppress(SQLAlchemyError):
         connection.close()
+
+
+class HeldForLife:
+    """A lock that this process has until it ends, and takes again when it was lost.
+
+    Args:
+        lock: Acquired already.
+        taken: Logged as an error, once, if another holder has it when it is to be taken again.
+        pause: Seconds between two questions whether it is still held.
+    """
+
+    def __init__(self, lock: Exclusive, taken: str, pause: float = LOCK_CHECK) -> None:
+        self._lock = lock
+        self._taken = taken
+        self._pause = pause
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="lock-for-life", daemon=True)
+        self._thread.start()
+
+    def release(self) -> None:
+        """Let others have it, before the process ends."""
+        self._stopping.set()
+        self._thread.join()
+        self._lock.release()
+
+    def _keep(self) -> None:
+        said = False
+        while not self._stopping.wait(self._pause):
+            if self._lock.is_held():
+                continue
+            try:
+                self._lock.acquire(0)
+                said = False
+            except Timeout:
+                if not said:
+                    log.error("%s", self._taken)
+                said = True
+            except FAILURES:  # the next question finds whether the database is back
+                continue

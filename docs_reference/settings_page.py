@@ -27,8 +27,9 @@ before the service is reached by others.
 
 TAIL = """
 `VISIONLOOP_DATABASE_URL` names SQLite or PostgreSQL; its driver psycopg is among the requirements.
-The tests run on SQLite and on PostgreSQL 15. One server uses one database and one pair of folders;
-a second server on them is refused.
+The tests run on SQLite and on PostgreSQL 15. One server uses one pair of folders; a second one on
+them is refused. Several servers share a PostgreSQL database if all of them have the same
+`VISIONLOOP_STORE_URL`; without it, a second server on the database is refused.
 """
 
 WORDS = {

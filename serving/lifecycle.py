@@ -18,6 +18,7 @@ import signal
 import stat
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bentoml import server_context
 from filelock import FileLock, Timeout
@@ -32,12 +33,18 @@ from models_store.store import bento_home
 from serving import bentoml_patches, http_protocol, metrics_folder
 from settings import Settings, get_settings, refusals, settings_without_effect
 
+if TYPE_CHECKING:
+    from database import Database
+    from exclusive import HeldForLife
+
 log = logging.getLogger("visionloop")
 
+SERVER_PATIENCE = 5.0  # seconds that a start waits for a server that is just ending
 OPEN_FILES = 65_536  # limit of open files of a process, if the system permits it
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 _held: dict[Path, FileLock] = {}  # by folder; without this reference, gc would release them
+_database_locks: list[HeldForLife] = []  # likewise
 
 
 def usable_settings() -> Settings:
@@ -135,6 +142,33 @@ def hold(folder: Path, variable: str) -> None:
     _held[folder] = lock
 
 
+def hold_database(database: Database, patience: float = SERVER_PATIENCE) -> HeldForLife | None:
+    """Hold a database of several machines until this process ends.
+
+    Exits with a message if another server uses it, unless both have an object store: without one,
+    each has files that the other's rows name. None for SQLite, which the lock of the home protects.
+    """
+    if not database.is_shared:
+        return None
+    from exclusive import HeldForLife
+
+    lock = database.exclusive("server", shared=database.settings.store_url is not None)
+    try:
+        lock.acquire(patience)
+    except Timeout:
+        sys.exit(
+            "Another VisionLoop server uses the database of VISIONLOOP_DATABASE_URL. Several share "
+            "one only if all of them have the same VISIONLOOP_STORE_URL, where their files are. "
+            "Set it for all, or stop the other server."
+        )
+    return HeldForLife(
+        lock,
+        "Another VisionLoop server has begun to use the database of VISIONLOOP_DATABASE_URL, while "
+        "this one could not reach it. Without VISIONLOOP_STORE_URL on both, each names files that "
+        "the other has: stop one of them.",
+    )
+
+
 def refuse_unfinished_restore(home: Path) -> None:
     """Exit with a message if a restore into the home was killed while it put files in place."""
     if sentence := unfinished_restore(home):
@@ -224,6 +258,8 @@ def fill(settings: Settings) -> None:
     try:
         database = Database(settings)
         database.check()
+        if (lock := hold_database(database)) is not None:
+            _database_locks.append(lock)
         access = TokenStore(database).snapshot(Snapshot())
     except VisionLoopError as error:  # locked, damaged, of a newer version, or the disk is full
         sys.exit(f"{_place(settings)}: {error.message}")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -11,20 +12,29 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import Timeout
 from sqlalchemy import text
 
 from database import Database
+from exclusive import HeldForLife
 from serving.lifecycle import (
     announce,
     announce_access,
     fill,
     hold,
+    hold_database,
     make_private,
     prepare,
     usable_settings,
 )
 from settings import Settings, get_settings
+from tests.support.patience import wait_until
 from tests.support.serving import ROOT
+
+END_OTHERS = (
+    "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted "
+    "AND pid <> pg_backend_pid()"
+)
 
 
 @pytest.fixture
@@ -170,3 +180,76 @@ def test_a_new_bentoml_home_is_private_and_a_used_one_is_left_as_it_is(tmp_path:
     tmp_path.chmod(0o755)
     make_private(tmp_path)
     assert tmp_path.stat().st_mode & 0o777 == 0o755
+
+
+Servers = Callable[..., Database]
+
+
+@pytest.fixture
+def servers(tmp_path: Path, new_postgres: Callable[[], str]) -> Iterator[Servers]:
+    """Opens the database that several servers share, each with a home of its own."""
+    url, opened = new_postgres(), list[Database]()
+
+    def call(**more: Any) -> Database:
+        home = tmp_path / f"home{len(opened)}"
+        opened.append(Database(Settings(home=home, database_url=url, disk_reserve=0, **more)))
+        return opened[-1]
+
+    yield call
+    for database in opened:
+        database.close()
+
+
+STORE = "s3://bucket/prefix"
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [({}, {}), ({}, {"store_url": STORE}), ({"store_url": STORE}, {})],
+    ids=["no store", "only the second has a store", "only the first has a store"],
+)
+def test_two_servers_share_no_database_without_a_store(
+    servers: Servers, first: dict[str, Any], second: dict[str, Any]
+) -> None:
+    held = hold_database(servers(**first))
+    assert held is not None
+    with pytest.raises(SystemExit, match="all of them have the same VISIONLOOP_STORE_URL"):
+        hold_database(servers(**second), 0)
+    held.release()
+    again = hold_database(servers(**second), 0)
+    assert again is not None
+    again.release()
+
+
+def test_servers_with_a_store_share_a_database(servers: Servers) -> None:
+    for held in [hold_database(servers(store_url=STORE), 0) for _ in range(3)]:
+        assert held is not None
+        held.release()
+
+
+def test_a_server_holds_its_database_again_after_the_connection_was_lost(
+    servers: Servers, caplog: pytest.LogCaptureFixture
+) -> None:
+    here, there = servers(), servers()
+    lock = here.exclusive("server")
+    lock.acquire(0)
+    held = HeldForLife(lock, "Another server has it.", pause=0.01)
+    other = there.exclusive("server")
+    with there.engine.connect() as connection:
+        while True:  # until the other one is faster
+            connection.execute(text(END_OTHERS))
+            with contextlib.suppress(Timeout):
+                other.acquire(0)
+                break
+    wait_until(lambda: "Another server has it." in caplog.text)
+    other.release()
+    wait_until(lock.is_held)
+    held.release()
+    assert not lock.is_held()
+
+
+def test_a_database_of_one_machine_is_protected_by_its_home(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/visionloop.db"
+    database = Database(Settings(home=tmp_path, database_url=url))
+    assert hold_database(database) is None
+    database.close()

@@ -1,0 +1,95 @@
+"""The dispatcher on PostgreSQL: it loses its lock with its connection, and takes it again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from database import Database
+from jobs.finalizer import dispatcher_lock
+from jobs.store import JobStore
+from settings import Settings
+from tests.support.dispatching import dispatching, running, story, submit, until
+from tests.support.patience import PATIENCE, wait_until
+
+LOCKS = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted = :granted"
+END = (
+    "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted "
+    "AND pid <> pg_backend_pid()"
+)
+
+
+@pytest.fixture
+def machines(tmp_path: Path, new_postgres: Callable[[], str]) -> Iterator[list[Database]]:
+    """Two machines on one database."""
+    url = new_postgres()
+    made = [
+        Database(Settings(home=tmp_path / name, database_url=url, disk_reserve=0))
+        for name in ("here", "there")
+    ]
+    yield made
+    for database in made:
+        database.close()
+
+
+def locks(database: Database, granted: bool) -> int:
+    with database.read() as session:
+        found: int = session.scalars(text(LOCKS), {"granted": granted}).one()
+    return found
+
+
+def test_a_dispatcher_that_lost_its_lock_starts_no_job_until_it_has_it_again(
+    machines: list[Database], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = machines
+    store, other = JobStore(here), dispatcher_lock(there)
+    taking = threading.Thread(target=other.acquire, args=(PATIENCE,))
+
+    async def body() -> None:
+        async with dispatching(store, "exec sleep 9999", slots=2) as dispatcher:
+            first = submit(store)
+            began = await running(store, first)
+            taking.start()
+            await asyncio.to_thread(wait_until, lambda: locks(there, granted=False) == 1)
+            asked = 0
+            acquire = dispatcher._lock.acquire
+
+            def counted(timeout: float | None = None) -> None:
+                nonlocal asked
+                asked += 1
+                acquire(timeout)
+
+            monkeypatch.setattr(dispatcher._lock, "acquire", counted)
+            with there.engine.connect() as connection:
+                connection.execute(text(END))  # as if its machine could not be reached
+            await until(
+                lambda: other.is_held() and "lock of the dispatcher was lost" in caplog.text
+            )
+            second = submit(store)
+            dispatcher.wake()
+            before = asked
+            await until(lambda: asked > before + 2)
+            assert store.get(second.id).status == "queued"
+            assert store.get(first.id).status == "running"
+            other.release()
+            await running(store, second)
+            found = store.get(first.id)  # nobody else has taken it over: it was never ended
+            assert (found.status, found.pid, found.attempts) == (
+                "running",
+                began.pid,
+                began.attempts,
+            )
+            assert locks(there, granted=True) == 1
+
+    with caplog.at_level(logging.WARNING, "visionloop"):
+        try:
+            story(store, body)
+        finally:
+            taking.join()
+            other.release()
