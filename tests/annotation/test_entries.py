@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 from sqlalchemy import select
 
 from annotation.datasets import AnnotatedDatasets
@@ -86,6 +87,7 @@ def test_of_a_tool_and_of_corrections_over_http_the_newer_counts(
     assert label() == ["car"]
 
 
+@pytest.mark.sqlite  # PostgreSQL uses an index once there are many rows
 def test_an_image_of_a_large_dataset_is_found_by_its_index(
     annotated: AnnotatedDatasets, dataset: AnnotatedDataset
 ) -> None:
