@@ -108,6 +108,8 @@ def value_of(column: sa.Column[Any], parents: dict[str, Any]) -> Any:
         return 7
     if isinstance(kind, sa.Float):
         return 1.5
+    if isinstance(kind, sa.LargeBinary):
+        return b"\0\xff"
     return TEXT
 
 
