@@ -24,9 +24,10 @@ from source_tree import VERSION  # noqa: E402
 
 PROG = "visionloop"
 EPILOG = """`visionloop COMMAND --help` has more. models, engines, tokens, audit, backup,
-restore and prune work on the folders VISIONLOOP_HOME and BENTOML_HOME of this machine, with and
-without a server. training, datasets and jobs ask the server at --url or VISIONLOOP_URL
-(http://127.0.0.1:3000), with the token in VISIONLOOP_ADMIN_TOKEN or VISIONLOOP_TOKEN."""
+restore, prune and migrate work on the folders VISIONLOOP_HOME and BENTOML_HOME of this machine;
+restore and migrate without a server, the others with and without. training, datasets and jobs ask
+the server at --url or VISIONLOOP_URL (http://127.0.0.1:3000), with the token in
+VISIONLOOP_ADMIN_TOKEN or VISIONLOOP_TOKEN."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ COMMANDS = {
     ),
     "restore": Command("restore a backup into empty folders", "upkeep.__main__", "restore"),
     "prune": Command("delete what nobody needs; shows it first", "upkeep.__main__", "prune"),
+    "migrate": Command("move a home to Postgres and S3, or back", "upkeep.__main__", "migrate"),
     "serve": Command("serve on 127.0.0.1:3000", "commands.serve"),
 }
 

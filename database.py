@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 HEAD = "0016"  # the newest revision in `migrations/versions`
+MIGRATING = "migrating"  # in place of a revision, while `visionloop migrate` fills the database
 BEFORE_ALEMBIC = 3  # versions without Alembic refuse a schema number from this one on
 BUSY_TIMEOUT = 30.0  # seconds that a job or command waits while the SQLite file is locked
 REQUEST_TIMEOUT = 3.0  # the same in the gateway, whose clients wait
@@ -321,6 +322,11 @@ def _migrate(connection: Connection) -> None:
         if current := revision(connection):
             ScriptDirectory.from_config(config).get_revision(current)
     except CommandError:
+        if current == MIGRATING:
+            raise Conflict(
+                "This database is the target of a `visionloop migrate` that did not end. Run it "
+                "again: it goes on where it was."
+            ) from None
         raise VisionLoopError(
             f"The database has schema revision {current}, this version supports up to {HEAD}: a "
             "newer VisionLoop has migrated it. Run that version, or set another VISIONLOOP_HOME."

@@ -121,6 +121,11 @@ class HomePaths:
         return self.root / "run" / "annotations"
 
     @property
+    def migration_log(self) -> Path:
+        """What an unfinished `visionloop migrate` has done."""
+        return self.root / "run" / "migration.jsonl"
+
+    @property
     def schema_lock(self) -> Path:
         """Lock file of a process that creates or migrates the tables of the SQLite file."""
         return self.root / "schema.lock"

@@ -68,8 +68,8 @@ class JobFolders:
         """Upload the checkpoint; call it before the row says that there is one."""
         if not self.shared:
             return
-        folder, mine = self._folder / job_id, _state(job_id, attempt)
-        files = list(_resumed_from(folder))
+        folder, mine = self._folder / job_id, state_key(job_id, attempt)
+        files = list(resumed_from(folder))
         if not files:
             return
         self._trees.put(folder, mine, files)
@@ -92,9 +92,9 @@ class JobFolders:
             if states and f"{self._marked(folder):06}" != states[-1].rpartition("-")[2]:
                 self._fetch_newest(job_id, folder)
             clear(folder, completed=completed)
-            kept = list(_resumed_from(folder))
+            kept = list(resumed_from(folder))
             if kept:
-                self._trees.put(folder, _kept(job_id), kept)
+                self._trees.put(folder, kept_key(job_id), kept)
             for key in states:
                 self._trees.delete(key)
         except VisionLoopError as error:
@@ -106,7 +106,7 @@ class JobFolders:
         if not self.shared or (folder / CHECKPOINTS).is_dir():
             return
         with contextlib.suppress(TreeNotFound):
-            self._fetch(_kept(job_id), folder)
+            self._fetch(kept_key(job_id), folder)
             return
         self._fetch_newest(job_id, folder)
 
@@ -131,7 +131,7 @@ class JobFolders:
     def _states(self, job_id: str) -> list[str]:
         """The keys of the attempts' objects, the newest last."""
         found = self._trees.list(f"{JOBS}/{job_id}")
-        return [key for key in found if key.startswith(_state(job_id, 0)[:-6])]
+        return [key for key in found if key.startswith(state_key(job_id, 0)[:-6])]
 
     def _marked(self, folder: Path) -> int:
         with contextlib.suppress(OSError, ValueError):
@@ -139,15 +139,15 @@ class JobFolders:
         return 0
 
 
-def _state(job_id: str, attempt: int) -> str:
+def state_key(job_id: str, attempt: int) -> str:
     return f"{JOBS}/{job_id}/state-{attempt:06}"
 
 
-def _kept(job_id: str) -> str:
+def kept_key(job_id: str) -> str:
     return f"{JOBS}/{job_id}/kept"
 
 
-def _resumed_from(folder: Path) -> Iterable[str]:
+def resumed_from(folder: Path) -> Iterable[str]:
     """The checkpoints, and what a run keeps: paths in the job's folder."""
     for top in (CHECKPOINTS, RUN):
         for path in sorted((folder / top).rglob("*")):

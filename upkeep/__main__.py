@@ -36,6 +36,18 @@ exit codes: 0 done, 1 refused or damaged (the reason is on stderr), 2 wrong argu
 130 interrupted (nothing was changed)"""
 
 
+MIGRATE_EPILOG = """Stop all servers first. If it is killed, run it again: it goes on where it was,
+and until it is complete nothing else opens the target. The source stays as it is.
+
+examples:
+  %(prog)s to-cluster --dry-run
+  %(prog)s to-cluster
+  %(prog)s to-home
+
+exit codes: 0 done, 1 refused or failed (the reason is on stderr), 2 wrong arguments,
+130 interrupted (run it again)"""
+
+
 def main(arguments: Sequence[str] | None = None, prog: str = "python -m upkeep") -> int:
     """Run one command; returns the exit code."""
     options = command_line(prog).parse_args(arguments)
@@ -62,7 +74,7 @@ def command_line(prog: str = "python -m upkeep") -> argparse.ArgumentParser:
     """The parser of all commands."""
     parser = Parser(
         prog=prog,
-        description="Back up, restore and clean up this VisionLoop.",
+        description="Back up, restore, clean up and migrate this VisionLoop.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -90,6 +102,7 @@ def command_line(prog: str = "python -m upkeep") -> argparse.ArgumentParser:
         "--force", action="store_true", help="if the homes are not empty, move their content aside"
     )
     _add_prune(commands)
+    _add_migrate(commands)
     return parser
 
 
@@ -119,6 +132,39 @@ def _add_prune(commands: Any) -> None:
                 metavar="AGE",
                 help=f"age, such as 30d, 12h or 0d; default: {DAYS:g}d",
             )
+
+
+def _add_migrate(commands: Any) -> None:
+    text = " ".join((_migrate.__doc__ or "").split())
+    made = commands.add_parser(
+        "migrate",
+        help=text,
+        description=text,
+        epilog=MIGRATE_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.set_defaults(run=_migrate)
+    made.add_argument(
+        "direction",
+        choices=("to-cluster", "to-home"),
+        help="to-cluster: from VISIONLOOP_HOME and BENTOML_HOME to VISIONLOOP_DATABASE_URL and "
+        "VISIONLOOP_STORE_URL; to-home: back",
+    )
+    made.add_argument("--dry-run", action="store_true", help="show what there is, and check")
+    made.add_argument(
+        "--server-home",
+        default="/data/home",
+        metavar="PATH",
+        help="VISIONLOOP_HOME of the cluster's servers, for paths in rows; default: /data/home, "
+        "as in the container image",
+    )
+    made.add_argument(
+        "--server-models",
+        default="/data/bento",
+        metavar="PATH",
+        help="BENTOML_HOME of the cluster's servers; default: /data/bento",
+    )
+    made.add_argument("--json", action="store_true", help="print JSON instead of text")
 
 
 def _count(text: str) -> int:
@@ -237,6 +283,23 @@ def _restore(options: argparse.Namespace) -> None:
     print(f"Restored to {done.home} and {done.models}. Start the server: running jobs resume.")
     for folder in done.aside:
         print(f"The former content is in {folder}; delete it when you no longer need it.")
+
+
+def _migrate(options: argparse.Namespace) -> None:
+    """Move a home to Postgres and S3, or back: all rows, models, datasets, jobs, evaluations and
+    kept images. Each tree is read back and compared, each table counted."""
+    from upkeep.migration.migrate import migrate, moved, planned, sides
+    from upkeep.migration.owners import kinds
+    from upkeep.migration.report import summary, to_json
+
+    found = sides(_settings())
+    here = {found.home.home: options.server_home, found.models.home: options.server_models}
+    if options.dry_run:
+        report = planned(options.direction, found, kinds)
+    else:
+        with _progress(options) as stage:
+            report = migrate(options.direction, found, kinds, moved(options.direction, here), stage)
+    print(to_json(report) if options.json else summary(report, options.dry_run))
 
 
 def _settings() -> Settings:

@@ -47,6 +47,14 @@ def relocate(connection: Connection, folders: Mapping[str, str]) -> int:
     return changed
 
 
+def moved_value(value: Any, folders: Mapping[str, str]) -> Any:
+    """A column's value, which may be JSON, with the folders at the beginning of its paths
+    replaced."""
+    if not folders:
+        return value
+    return _rewritten(value, folders) if isinstance(value, str) else _walked(value, folders)
+
+
 def _rewritten(value: str, folders: Mapping[str, str]) -> str:
     if value[:1] == "/":
         return _moved(value, folders)

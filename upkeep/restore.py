@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -104,7 +104,7 @@ def restore(
     with ExitStack() as stack:
         variables = {store.home: "BENTOML_HOME", settings.home: "VISIONLOOP_HOME"}  # may be one
         for folder, variable in variables.items():
-            stack.enter_context(_no_server(folder, variable))
+            stack.enter_context(no_server(folder, variable))
             for partial in folder.glob(f"{PARTIAL}*"):  # left by a restore that was killed
                 delete_if_abandoned(partial)
         if not force:
@@ -163,7 +163,7 @@ def _check_outside(path: Path, homes: tuple[Path, ...]) -> None:
 
 
 @contextmanager
-def _no_server(folder: Path, variable: str) -> Iterator[None]:
+def no_server(folder: Path, variable: str) -> Iterator[None]:
     """The server's lock of a folder, so that none starts meanwhile."""
     lock = FileLock(folder / SERVER_LOCK, thread_local=False)
     try:
@@ -184,8 +184,8 @@ def _refuse_content(
     settings: Settings, store: ModelStore, database: Path | None, names: set[str]
 ) -> None:
     """Refuse homes that hold anything: a restore does not merge."""
-    used = [str(settings.home)] if _content(settings.home, store) else []
-    if _models(store, names):
+    used = [str(settings.home)] if content_of(settings.home, store) else []
+    if models_in(store, names):
         used.append(str(store.models))
     if database is not None and database.exists() and not used:
         used.append(str(database))
@@ -196,7 +196,7 @@ def _refuse_content(
         )
 
 
-def _content(home: Path, store: ModelStore) -> list[Path]:
+def content_of(home: Path, store: ModelStore) -> list[Path]:
     """What a home holds, without locks, what earlier restores moved aside, and the models, whose
     folder may lie in it."""
     left = HARMLESS + BENTOML if home == store.home else HARMLESS
@@ -210,11 +210,11 @@ def _content(home: Path, store: ModelStore) -> list[Path]:
     ]
 
 
-def _models(store: ModelStore, names: set[str]) -> list[Path]:
+def models_in(store: ModelStore, names: Collection[str] = ()) -> list[Path]:
     """What the folder of the models holds; other programs' stay, unless their name is wanted."""
     if not store.models.is_dir():
         return []
-    others = store.names_of_others() - names
+    others = store.names_of_others() - set(names)
     return [path for path in sorted(store.models.iterdir()) if path.name not in others]
 
 
@@ -347,9 +347,9 @@ def _exchange(
     marker = home / UNFINISHED_RESTORE
     before = [Path(line) for line in (unfinished_restore(home) or "").splitlines()[1:]]
     with ExitStack() as stack:
-        moves = [(path, aside[0] / path.name) for path in _content(home, store)]
+        moves = [(path, aside[0] / path.name) for path in content_of(home, store)]
         names = {path.name for path in models.iterdir()}
-        moves += [(path, aside[1] / "models" / path.name) for path in _models(store, names)]
+        moves += [(path, aside[1] / "models" / path.name) for path in models_in(store, names)]
         if database is not None and database.resolve() != file.resolve():  # perhaps another disk
             partial = stack.enter_context(atomic_path(database))
             shutil.copyfile(staged / file.name, partial)

@@ -1,0 +1,1 @@
+"""Moves a home into Postgres and S3, and back: `visionloop migrate`."""
