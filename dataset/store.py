@@ -270,10 +270,16 @@ class DatasetStore:
         with contextlib.suppress(OSError):
             yield from self.folder.iterdir()
 
-    def new_id(self, name: str) -> str:
-        """An id for a new dataset, which begins with its name."""
+    def new_id(self, name: str, digest: bytes = b"") -> str:
+        """An id for a new dataset, which begins with its name.
+
+        Args:
+            name: Display name.
+            digest: A hash of what the id depends on; empty: it is another one each time.
+        """
         slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "dataset"
-        return f"{slug}-{''.join(secrets.choice(_ALPHABET) for _ in range(8))}"
+        drawn = secrets.token_bytes(8)
+        return f"{slug}-{''.join(_ALPHABET[byte % 32] for byte in digest[:16] or drawn)}"
 
 
 def open_datasets(database: Database) -> DatasetStore:

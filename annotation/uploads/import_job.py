@@ -13,7 +13,7 @@ from annotation.cleanup import delete_leftovers
 from annotation.datasets import AnnotatedDatasets
 from annotation.uploads.loose_files import LooseFile
 from annotation.uploads.reception import receive
-from annotation.uploads.upload import Content, UploadOptions
+from annotation.uploads.upload import Content, UploadOptions, keyed_id
 from dataset.shared import uploads
 from dataset.store import DatasetStore, open_datasets
 from disk_space import no_room_in
@@ -88,7 +88,7 @@ def submit_import(
         recipe = ImportRecipe(
             dataset=str(folder),
             names=tuple(file.name for file in loose) if content is loose else (),
-            dataset_id=datasets.new_id(name),
+            dataset_id=keyed_id(datasets, content, options) or datasets.new_id(name),
             name=name,
             task=options.task,
             classes=options.classes,

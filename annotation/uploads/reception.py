@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import sqlite3
+from contextlib import AbstractContextManager
 from typing import Any
+
+from filelock import Timeout
 
 from annotation.browse.browser import DatasetBrowser
 from annotation.datasets import AnnotatedDatasets
 from annotation.originals import adopt
-from annotation.uploads.upload import Content, UploadOptions, store_upload
+from annotation.uploads.upload import Content, UploadOptions, keyed_id, store_upload
+from database import Database
 from dataset.image_scan import Progress, no_progress
+from dataset.shared.locks import held
 from dataset.store import DatasetStore
-from errors import VisionLoopError
+from errors import BackendUnavailable, VisionLoopError
 
+PATIENCE = 600.0  # seconds to wait while the same upload is received elsewhere
 IMAGES_ALONE = "images"  # `source_format` of an upload without annotations
 
 
@@ -27,8 +34,43 @@ def receive(
 ) -> dict[str, Any]:
     """Store an upload as a dataset; its images are in the annotation queue if none is annotated.
 
-    The arguments, the answer and the errors are those of `store_upload`.
+    The arguments, the answer and the errors are those of `store_upload`. An upload with a key, or
+    an id, that is a dataset already is not stored again, even if several machines receive it.
+
+    Raises:
+        BackendUnavailable: The same upload has been on its way elsewhere for too long.
     """
+    dataset_id = dataset_id or keyed_id(datasets, content, options)
+    if not dataset_id:
+        return _receive(datasets, annotated, content, options, dataset_id, progress)
+    # One of 256 locks, since their files stay. Its row says in the end whether there is a dataset.
+    lock = f"upload-{hashlib.sha256(dataset_id.encode()).hexdigest()[:2]}"
+    try:
+        with _locked(annotated.database, lock):
+            if datasets.exists(dataset_id):
+                return datasets.get(dataset_id)
+            return _receive(datasets, annotated, content, options, dataset_id, progress)
+    except Timeout:
+        raise BackendUnavailable(
+            "The same upload is being received elsewhere. Try again later."
+        ) from None
+
+
+def _locked(database: Database, name: str) -> AbstractContextManager[object]:
+    """A lock among all who may store a dataset: of one home, or of all machines."""
+    if database.settings.store_url is None:
+        return database.exclusive(name, PATIENCE)
+    return held(database, name, PATIENCE)
+
+
+def _receive(
+    datasets: DatasetStore,
+    annotated: AnnotatedDatasets,
+    content: Content,
+    options: UploadOptions,
+    dataset_id: str,
+    progress: Progress,
+) -> dict[str, Any]:
     card = store_upload(datasets, content, options, dataset_id, progress)
     if card["source_format"] == IMAGES_ALONE:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -36,11 +37,14 @@ class UploadOptions:
         name: The display name.
         task: The task; None: the one that the annotations fit.
         classes: The classes of images without annotations, in order; empty: none is known yet.
+        key: Names the upload; what is sent again with its key is the same dataset. Empty: each
+            upload is a dataset.
     """
 
     name: str
     task: Task | None = None
     classes: tuple[str, ...] = ()
+    key: str = ""
 
 
 def add_upload(
@@ -48,6 +52,22 @@ def add_upload(
 ) -> dict[str, Any]:
     """Store an upload as a dataset with a new id; as `store_upload`. Returns its card."""
     return store_upload(store, file, UploadOptions(name, task))
+
+
+def keyed_id(store: DatasetStore, content: Content, options: UploadOptions) -> str:
+    """The id of the dataset that an upload with a key becomes, whichever machine receives it.
+
+    It depends on the key, the options and the content. Empty without a key.
+    """
+    if not options.key:
+        return ""
+    if isinstance(content, Sequence):
+        files = [[file.name, _sha256(file.content)] for file in content]
+    else:
+        files = [["", _sha256(content)]]
+    name = _shown_name(options)
+    said = json.dumps([options.key, name, options.task, options.classes, files])
+    return store.new_id(name, hashlib.sha256(said.encode()).digest())
 
 
 def store_upload(
@@ -75,7 +95,7 @@ def store_upload(
     Raises:
         DatasetInvalid, PayloadTooLarge: The upload is invalid or too large; nothing is stored.
     """
-    name = options.name.strip()[:100] or "dataset"
+    name = _shown_name(options)
     digest = "" if isinstance(content, Sequence) else _sha256(content)
     with store.staged() as staged:
         (staged / DATA).mkdir()
@@ -124,10 +144,15 @@ def store_upload(
         return kept
 
 
+def _shown_name(options: UploadOptions) -> str:
+    return options.name.strip()[:100] or "dataset"
+
+
 def _sha256(file: Path | IO[bytes]) -> str:
     if isinstance(file, Path):
         with file.open("rb") as opened:
             return _sha256(opened)
+    file.seek(0)
     found = hashlib.sha256()
     while part := file.read(2**20):
         found.update(part)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse
 
@@ -40,6 +40,17 @@ from serving.gateways.one_process import OneAtATime
 router = APIRouter(prefix="/api/datasets", tags=[DATASETS], dependencies=[Depends(require_use)])
 
 _one_at_a_time = OneAtATime("upload")  # held while an upload is unpacked and checked
+
+
+UploadKey = Annotated[
+    str,
+    Header(
+        alias="Idempotency-Key",
+        max_length=200,
+        description="makes it safe to send an upload again, to whichever server: the same key, "
+        "files, name, task and classes are the same dataset",
+    ),
+]
 
 
 class UploadForm(UploadFields):
@@ -176,7 +187,7 @@ class ImportStarted(BaseModel):
     dependencies=[Depends(require_annotate)],
     openapi_extra=form_body(UploadForm),
 )
-async def upload(request: Request, gateway: GatewayDep) -> Any:
+async def upload(request: Request, gateway: GatewayDep, key: UploadKey = "") -> Any:
     """Upload a zip, or several images, that becomes a dataset.
 
     The zip has a data.yaml with images and labels; an export of an annotation tool (COCO, LabelMe,
@@ -189,7 +200,7 @@ async def upload(request: Request, gateway: GatewayDep) -> Any:
     try:
         sent = check(UploadFields, fields(form, "file"))
         content, named = uploaded(form)
-        options = UploadOptions(sent.name or named, sent.task, sent.classes)
+        options = UploadOptions(sent.name or named, sent.task, sent.classes, key)
         if sent.background:
             stores = gateway.datasets, gateway.annotated, gateway.jobs
             job = await slow_work.run(partial(submit_import, content, options, *stores))

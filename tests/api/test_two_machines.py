@@ -3,10 +3,28 @@
 from __future__ import annotations
 
 import io
+import threading
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
-from tests.support.correction_app import BEFORE, FRAMES, correct, drawn, labels, street, upload
+import httpx
+import pytest
+
+from annotation.uploads import reception
+from annotation.uploads.reception import receive
+from annotation.uploads.upload import UploadOptions, store_upload
+from tests.support.correction_app import (
+    BEFORE,
+    FRAMES,
+    correct,
+    drawn,
+    labels,
+    packed,
+    street,
+    upload,
+)
+from tests.support.patience import PATIENCE
 from tests.support.training_app import Service
 from tests.support.two_machines import Machines
 
@@ -115,6 +133,74 @@ def test_images_added_on_both_machines_are_on_both(machines: Machines) -> None:
         found = machine.get(f"/api/datasets/{dataset}/images")["images"]
         assert len(found) == 5
         assert {f"new_{n}.png" for n in (0, 1)} <= {image["name"] for image in found}
+
+
+def send_with_key(machine: Service, key: str, zipped: bytes, **fields: str) -> httpx.Response:
+    files = [("file", ("street.zip", zipped))]
+    headers = {"Idempotency-Key": key}
+    return machine.call(
+        machine.app, "POST", "/api/datasets", files=files, data=fields, headers=headers
+    )
+
+
+def test_an_upload_that_is_sent_again_is_one_dataset_whoever_receives_it(
+    machines: Machines,
+) -> None:
+    zipped = packed(street(FRAMES))
+    answers = [send_with_key(machines[n % 2], "one", zipped) for n in range(3)]
+    assert [answer.status_code for answer in answers] == [201] * 3, answers[0].text
+    assert answers[0].json() == answers[1].json() == answers[2].json()
+    for machine in machines:
+        [found] = machine.get("/api/datasets")["datasets"]
+        assert found["id"] == answers[0].json()["id"]
+        assert labels(machine, found["id"]) == BEFORE
+
+
+def test_the_same_upload_at_the_same_time_on_two_machines_is_one_dataset(
+    machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zipped, stored = packed(street(FRAMES)), list[str]()
+    both = threading.Barrier(4)
+
+    def counted(*args: Any) -> dict[str, Any]:
+        stored.append("")
+        return store_upload(*args)
+
+    def send(number: int) -> str:
+        gateway = machines[number % 2].gateway
+        options = UploadOptions("set", key="one")
+        both.wait(PATIENCE)
+        card = receive(gateway.datasets, gateway.annotated, io.BytesIO(zipped), options)
+        return str(card["id"])
+
+    monkeypatch.setattr(reception, "store_upload", counted)
+    with ThreadPoolExecutor(4) as pool:
+        found = set(pool.map(send, range(4)))
+    assert len(found) == len(stored) == 1
+    for machine in machines:
+        assert [row["id"] for row in machine.get("/api/datasets")["datasets"]] == list(found)
+
+
+@pytest.mark.parametrize("background", ["false", "true"])
+def test_another_key_name_or_content_is_another_dataset(
+    machines: Machines, background: str
+) -> None:
+    a, b = machines
+    zipped = packed(street(FRAMES))
+    other = packed(street({"train/a.png": 0, "val/b.png": 1}))
+    answers = [
+        send_with_key(a, "one", zipped, background=background),
+        send_with_key(b, "one", zipped, background=background),
+        send_with_key(a, "two", zipped, background=background),
+        send_with_key(b, "one", zipped, background=background, name="other"),
+        send_with_key(b, "one", other, background=background),
+        send_with_key(a, "", zipped, background=background),
+        send_with_key(a, "", zipped, background=background),
+    ]
+    found = "dataset_id" if background == "true" else "id"
+    ids = [answer.json()[found] for answer in answers]
+    assert ids[0] == ids[1]
+    assert len(set(ids)) == 6
 
 
 def test_a_deleted_dataset_is_gone_on_both_machines(machines: Machines) -> None:
