@@ -28,7 +28,7 @@ STORES := $(TOOLS)/store/bin
 RAY := $(TOOLS)/ray/bin/ray
 # What uses the database.
 ON_POSTGRES := tests/jobs tests/models_store tests/evaluation tests/annotation tests/dataset tests/access \
-  tests/test_database.py
+  tests/migrations tests/test_postgres.py
 NARROW := $(VENV)/avx2_only.so
 LOCK := pip compile --quiet --no-config --universal --generate-hashes --python-version 3.11 \
   --custom-compile-command "make lock"

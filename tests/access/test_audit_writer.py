@@ -39,6 +39,7 @@ def test_old_entries_are_deleted_at_the_start(trail: AuditLog, tokens: TokenStor
     writer.stop()
 
 
+@pytest.mark.sqlite
 def test_a_locked_database_delays_an_entry(
     database: Database, trail: AuditLog, tokens: TokenStore, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -50,6 +51,7 @@ def test_a_locked_database_delays_an_entry(
     assert caplog.text == ""
 
 
+@pytest.mark.sqlite
 def test_what_cannot_be_written_is_in_the_log_without_its_secrets(
     database: Database, trail: AuditLog, tokens: TokenStore, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -309,6 +309,7 @@ def test_a_job_waits_until_the_disk_has_room(store: JobStore) -> None:
     story(store, body)
 
 
+@pytest.mark.sqlite
 def test_a_locked_database_delays_the_end_of_a_job(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

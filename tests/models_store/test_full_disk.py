@@ -16,6 +16,7 @@ from tests.support.full_disk import fill, small_disk
 STEP = 32 * 1024  # bytes more that are free in each try
 
 
+@pytest.mark.sqlite
 def test_a_model_is_published_as_a_whole_or_not_at_all(tmp_path: Path, model_folder: Path) -> None:
     with small_disk(tmp_path / "disk", 24) as disk:
         database = Database(Settings(home=disk / "home", disk_reserve=0))

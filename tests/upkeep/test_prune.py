@@ -269,7 +269,7 @@ def test_what_a_restore_moved_aside(home: Furnished, stores: Stores) -> None:
 
 def test_one_that_cannot_be_deleted_does_not_end_it(home: Furnished, stores: Stores) -> None:
     for name in "123":
-        (home.settings.home / f"{ASIDE}{name}").mkdir()
+        (home.settings.home / f"{ASIDE}{name}").mkdir(parents=True)
     found = planned(stores, "aside")
     (home.settings.home / f"{ASIDE}1").rmdir()
     (home.settings.home / f"{ASIDE}2").rmdir()
@@ -365,6 +365,7 @@ def test_a_home_that_is_not_there_is_not_made(
     assert not Settings().home.exists()
 
 
+@pytest.mark.sqlite  # with PostgreSQL the home has no database
 def test_the_commands_of_backups(
     home: Furnished, tmp_path: Path, command: Callable[[str], tuple[int, str]]
 ) -> None:
