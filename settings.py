@@ -579,9 +579,9 @@ class Settings(BaseSettings):
         }
         values["webhook_url"] = str(tuple(map(without_credentials, self.webhook_url)))
         if self.database_url:
-            from sqlalchemy.engine import make_url  # slow to import
-
-            values["database_url"] = make_url(self.database_url).render_as_string()
+            url = self.sqlalchemy_url  # libpq takes a password among the parameters, too
+            shown = url.set(query={}).render_as_string() + ("?…" if url.query else "")
+            values["database_url"] = shown
         return values
 
 

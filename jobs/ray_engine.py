@@ -23,7 +23,7 @@ from typing import Any
 
 import httpx
 from pydantic import SecretStr
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 
 from jobs.claims import CLAIM_ENV
 from jobs.engine import End, Ending, Launched, NotLaunched
@@ -315,10 +315,15 @@ def shared_settings(settings: Settings, environment: Mapping[str, str]) -> dict[
         value, given = getattr(settings, name), given_as.get(variable_of(name))
         if given is None or isinstance(value, SecretStr):
             continue
-        if name == "database_url" and make_url(given).password:
+        if name == "database_url" and _has_password(make_url(given)):
             continue
         shared[variable_of(name)] = given
     return shared
+
+
+def _has_password(url: URL) -> bool:
+    """Whether a database URL has a password, which libpq takes among its parameters, too."""
+    return bool(url.password) or any("password" in name.lower() for name in url.query)
 
 
 def _position(log: LogWriter) -> Path:

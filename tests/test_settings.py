@@ -125,6 +125,9 @@ def test_secrets_are_masked() -> None:
 def test_the_password_in_a_database_url_is_masked() -> None:
     settings = Settings.model_construct(database_url="postgresql+psycopg://me:hunter2@db/signs")
     assert settings.masked()["database_url"] == "postgresql+psycopg://me:***@db/signs"
+    parameter = "postgresql+psycopg://me@db/signs?password=hunter2&sslmode=require"
+    settings = Settings.model_construct(database_url=parameter)
+    assert settings.masked()["database_url"] == "postgresql+psycopg://me@db/signs?…"
 
 
 @pytest.mark.parametrize(

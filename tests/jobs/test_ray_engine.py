@@ -433,5 +433,8 @@ def test_neither_secrets_nor_what_holds_for_the_service_only_is_shared() -> None
         "VISIONLOOP_ALLOW_DOWNLOAD": "never",
         "VISIONLOOP_STORE_URL": "s3://bucket/prefix",
     }
+    for secret in ("password=hunter2", "sslmode=require&sslpassword=hunter2"):
+        given["VISIONLOOP_DATABASE_URL"] = f"postgresql+psycopg://me@db/signs?{secret}"
+        assert "VISIONLOOP_DATABASE_URL" not in shared_settings(settings, given)
     given["VISIONLOOP_DATABASE_URL"] = "postgresql+psycopg://db/signs"
     assert "VISIONLOOP_DATABASE_URL" in shared_settings(settings, given)
