@@ -149,7 +149,7 @@ class ChangeReader:
 
     def _read(self) -> None:
         with (
-            contextlib.suppress(SQLAlchemyError),  # those who ask read the database themselves
+            contextlib.suppress(SQLAlchemyError),  # meanwhile, what was read before is served
             self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection,
         ):
             rows = connection.execute(text("SELECT key, number FROM state")).all()

@@ -25,12 +25,12 @@ USED_STEP = 600.0  # seconds after which a token that is used again is noted aga
 
 
 class LiveTokens:
-    """Tokens and sessions of a snapshot that is read again every second; for several threads.
+    """Tokens and sessions of a snapshot that follows the database; for several threads.
 
     Args:
         store: Where the tokens are.
         note_used: Called with the id of a token that is used, at most once per USED_STEP.
-        refresh_seconds: Age from which the snapshot is read again.
+        refresh_seconds: Age from which the snapshot is read again from a SQLite file.
     """
 
     def __init__(
@@ -47,6 +47,7 @@ class LiveTokens:
         self._by_id: dict[str, Token] = {}
         self._sessions: dict[str, BrowserSession] = {}  # hash of the cookie → its session
         self._checked = -refresh_seconds
+        self._forced = False  # whether it is to be read now
         self._change = 0  # of the database, when the snapshot was read
         self._missed = -MISS_SECONDS
         self._used: dict[str, float] = {}  # id → when its use was noted
@@ -109,7 +110,7 @@ class LiveTokens:
 
     def refresh(self) -> None:
         """Read the tokens now, if they have changed."""
-        self._checked = -self._refresh_seconds
+        self._forced = True
         self._current()
 
     def _read_again(self) -> bool:
@@ -122,8 +123,12 @@ class LiveTokens:
 
     def _current(self) -> Snapshot:
         snapshot, change = self._snapshot, self.store.database.change()
-        young = time.monotonic() - self._checked < self._refresh_seconds
-        if snapshot is not None and young and change == self._change:
+        # A server may answer late or never, and requests wait here in the event loop: only its
+        # changes, which a thread follows, are a reason to ask it.
+        young = self.store.database.is_shared or (
+            time.monotonic() - self._checked < self._refresh_seconds
+        )
+        if snapshot is not None and young and not self._forced and change == self._change:
             return snapshot
         with self._lock:
             started = time.monotonic()
@@ -141,5 +146,5 @@ class LiveTokens:
                 self._by_id = {token.id: token for token in found.tokens}
                 self._sessions = {session.hash: session for session in found.sessions}
                 self._snapshot = found
-            self._checked, self._change = started, change
+            self._checked, self._change, self._forced = started, change, False
             return found

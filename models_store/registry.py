@@ -86,6 +86,7 @@ class Registry:
         self._refresh_seconds = refresh_seconds
         self._miss_seconds = miss_seconds
         self._checked = -refresh_seconds
+        self._forced = False  # whether it is to be read now
         self._change = 0  # of the database, when the snapshot was read
 
     # --- reading
@@ -145,7 +146,7 @@ class Registry:
 
     def refresh(self) -> None:
         """Reload the snapshot if another process changed the registry."""
-        self._checked = -self._refresh_seconds
+        self._forced = True
         self._current()
 
     # --- changing
@@ -489,8 +490,12 @@ class Registry:
 
     def _current(self) -> Snapshot:
         snapshot, change = self._snapshot, self.database.change()
-        young = time.monotonic() - self._checked < self._refresh_seconds
-        if snapshot is not None and young and change == self._change:
+        # A server may answer late or never, and requests wait here in the event loop: only its
+        # changes, which a thread follows, are a reason to ask it.
+        young = self.database.is_shared or (
+            time.monotonic() - self._checked < self._refresh_seconds
+        )
+        if snapshot is not None and young and not self._forced and change == self._change:
             return snapshot
         with self._lock:
             started = time.monotonic()
@@ -508,7 +513,7 @@ class Registry:
                 if self._snapshot is None:
                     raise
                 log.warning("The models cannot be read; using the last snapshot: %s", error)
-            self._checked, self._change = started, change
+            self._checked, self._change, self._forced = started, change, False
             return self._snapshot
 
 

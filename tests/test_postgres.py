@@ -16,13 +16,18 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from access.generation import raise_generation
+from access.live_tokens import LiveTokens
+from access.tokens import TokenStore
 from database import HEAD, Database, State
 from database_errors import client_errors, sqlstate
 from errors import DatabaseBusy, InsufficientStorage, ValidationFailed
 from jobs.store import JobStore
 from migrations.tables import METADATA
+from models_store.registry import Registry
+from models_store.store import ModelStore
 from postgres import lock_transaction
 from settings import Settings
+from tests.support.frozen_server import way_to
 from tests.support.patience import PATIENCE, wait_until
 from tests.support.postgres import Postgres
 
@@ -222,6 +227,28 @@ def test_a_server_that_returns_is_used_again_without_a_restart(
         raise_generation(session)
     assert database.change() != before
     database.close()
+
+
+def test_requests_do_not_wait_for_a_server_that_hangs(
+    tmp_path: Path, postgres_server: Postgres, new_postgres: Create
+) -> None:
+    """The event loop reads models and tokens for each request."""
+    with way_to(postgres_server.port) as way:
+        url = new_postgres().replace(f":{postgres_server.port}/", f":{way.port}/")
+        database = Database(home(tmp_path, url))
+        registry = Registry(database, ModelStore(tmp_path / "bento"), refresh_seconds=0)
+        tokens = LiveTokens(TokenStore(database), lambda _: None, refresh_seconds=0)
+        wait_until(lambda: database.change() > 0)  # it has read
+        read = (registry.list(), tokens.closed)
+        way.open.clear()
+        answers: list[object] = []
+        thread = threading.Thread(target=lambda: answers.append((registry.list(), tokens.closed)))
+        thread.start()
+        thread.join(PATIENCE)
+        assert answers == [read]
+        way.open.set()
+        thread.join(PATIENCE)
+        database.close()
 
 
 def test_a_full_disk_of_the_server_is_said(database: Database) -> None:
