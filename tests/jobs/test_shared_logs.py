@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.event import listen
 
 from database import Database
 from errors import DatabaseBusy
 from jobs.logs import LogWriter, read_lines
-from jobs.shared_logs import SharedLogs, SharedLogWriter
+from jobs.shared_logs import LogPiece, SharedLogs, SharedLogWriter
 from jobs.store import JobStore
 from settings import Settings
 from tests.support.patience import wait_until
@@ -124,3 +125,39 @@ def test_without_a_store_a_log_is_a_file(tmp_path: Path) -> None:
         assert store.log_to_read("j") == store.log("j")
     finally:
         store.database.close()
+
+
+def test_a_long_log_is_not_read_through_for_its_next_piece(two: Stores) -> None:
+    """An append holds the writers' lock of all machines, and a long job makes 100,000 pieces."""
+    a, b = two
+    steps = 0
+
+    def count() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    for store in two:
+        listen(
+            store.database.engine,
+            "checkout",
+            lambda connection, *_: connection.set_progress_handler(count, 1),
+        )
+
+    def one_more(job_id: str) -> int:
+        """How many instructions SQLite executes to append a piece, and to copy it."""
+        before = steps
+        SharedLogs(a.database).append(job_id, b"next\n")
+        b.log_to_read(job_id)
+        return steps - before
+
+    pieces = 2000
+    with a.database.write() as session:
+        session.add(LogPiece(job_id="short", start=0, data=b"one\n"))
+        session.add_all(
+            LogPiece(job_id="long", start=4 * place, data=b"one\n") for place in range(pieces)
+        )
+    for job_id in ("short", "long"):
+        b.log_to_read(job_id)
+    assert one_more("long") < one_more("short") + pieces
+    assert b.log_to_read("long").read_bytes() == b"one\n" * pieces + b"next\n"
