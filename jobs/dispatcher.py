@@ -290,7 +290,7 @@ class Dispatcher:
         left = [job for job in left if job.id not in self._running]  # ours, if the lock was lost
         queued = [job for job in left if job.status == "queued"]
         live = [job for job in left if job.status != "queued"]
-        logs = {job.id: self._log_of(job) for job in live}
+        logs = {job.id: await self._log_of(job) for job in live}
         adopted = await self._engine.adopt([*live, *queued], lambda job: logs[job.id])
         for job in live:
             if job.claim in adopted:
@@ -341,12 +341,12 @@ class Dispatcher:
 
     # --- one worker
 
-    def _log_of(self, job: Job) -> LogWriter:
-        return self.store.log_writer(job.id)
+    async def _log_of(self, job: Job) -> LogWriter:
+        return await asyncio.to_thread(self.store.log_writer, job.id)  # may ask the database
 
     async def _launch(self, job: Job) -> bool:
         """Start a worker. Returns whether it was started."""
-        writer, claim = self._log_of(job), self._engine.claim(job)
+        writer, claim = await self._log_of(job), self._engine.claim(job)
         claimed = await asyncio.to_thread(self.store.claim, job.id, claim)
         if not claimed or self._shutdown.is_set():
             return False
@@ -357,7 +357,7 @@ class Dispatcher:
             return False
         self._refused.discard(job.id)
         again = f", attempt {job.attempts + 1}" if job.attempts else ""
-        writer.say(f"{launched.shown} started{again}.")
+        writer.say_soon(f"{launched.shown} started{again}.")
         with of_request(job.request_id):
             log.info("Job %s, %s: %s started%s", job.id, job.kind, _lowered(launched.shown), again)
         self._watch(job, claim, writer, launched)
@@ -367,7 +367,7 @@ class Dispatcher:
         """Log once why a worker cannot be started. The start is retried at every poll."""
         if job.id not in self._refused:
             self._refused.add(job.id)
-            writer.say(f"The worker cannot be started yet: {str(error).rstrip('.')}.")
+            writer.say_soon(f"The worker cannot be started yet: {str(error).rstrip('.')}.")
 
     def _observe(self, running: Running, job: Job) -> None:
         """Report the epochs finished since the last call."""

@@ -43,6 +43,10 @@ class LogWriter:
         """Append a message of the dispatcher, of one or more lines."""
         self._write([line.encode() for line in message.splitlines() or [""]])
 
+    def say_soon(self, message: str) -> None:
+        """As `say`, for an event loop: it never waits for a database."""
+        self.say(message)
+
     def drain(self, descriptor: int) -> threading.Thread:
         """Copy the output of a pipe to the log, in a thread, until the last writer closes it.
 

@@ -254,7 +254,7 @@ class RayEngine:
         if not watched.told and time.monotonic() - watched.since > PENDING:
             watched.told = True
             device = "VISIONLOOP_DEVICE=cpu asks for the resource `trainer` instead of a GPU."
-            watched.log.say(f"The cluster has no place for the worker yet. {device}")
+            watched.log.say_soon(f"The cluster has no place for the worker yet. {device}")
         return None
 
     def _reached(self) -> None:
@@ -295,7 +295,7 @@ class RayEngine:
                 return
             except (httpx.HTTPError, ValueError, KeyError) as error:
                 if not left:
-                    watched.log.say(f"The end of the worker's output is lost: {_said(error)}.")
+                    watched.log.say_soon(f"The end of the worker's output is lost: {_said(error)}.")
             await asyncio.sleep(self._interval)
 
 

@@ -97,6 +97,7 @@ class SharedLogWriter(LogWriter):
     def __init__(self, logs: SharedLogs, job_id: str, path: Path, limit: int = LIMIT) -> None:
         self._logs, self._job_id = logs, job_id
         self._waiting = bytearray()
+        self._flushing = threading.Lock()  # so that pieces stay in order; `_lock` is held shortly
         self._size_then = 0
         with contextlib.suppress(*FAILURES):
             self._size_then = logs.size(job_id)
@@ -107,6 +108,9 @@ class SharedLogWriter(LogWriter):
         super().say(message)
         self.flush()
 
+    def say_soon(self, message: str) -> None:
+        super().say(message)
+
     def feed(self, chunk: bytes, *, ended: bool = False) -> None:
         super().feed(chunk, ended=ended)
         if ended:
@@ -114,19 +118,23 @@ class SharedLogWriter(LogWriter):
 
     def flush(self) -> None:
         """Write what waits; if that fails, it is tried again later."""
-        with self._lock:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
-            data = bytes(self._waiting)
+        with self._flushing:
+            with self._lock:
+                if self._timer is not None:
+                    self._timer.cancel()
+                    self._timer = None
+                data = bytes(self._waiting)
             if not data:
                 return
             try:
-                self._size_then = self._logs.append(self._job_id, data)
+                size = self._logs.append(self._job_id, data)
             except FAILURES:
-                self._later()
-            else:
-                self._waiting.clear()
+                with self._lock:
+                    self._later()
+                return
+            with self._lock:
+                self._size_then = size
+                del self._waiting[: len(data)]
 
     def _size(self) -> int:
         return self._size_then + len(self._waiting)
@@ -135,10 +143,11 @@ class SharedLogWriter(LogWriter):
         with self._lock:
             if len(self._waiting) < MOST:
                 self._waiting += data
-            if self._timer is None:
-                self._later()
+            self._later()
 
     def _later(self) -> None:
+        if self._timer is not None:
+            return
         self._timer = threading.Timer(DELAY, self.flush)
         self._timer.daemon = True
         with contextlib.suppress(RuntimeError):  # the interpreter ends

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +17,7 @@ from jobs.logs import LogWriter, read_lines
 from jobs.shared_logs import LogPiece, SharedLogs, SharedLogWriter
 from jobs.store import JobStore
 from settings import Settings
-from tests.support.patience import wait_until
+from tests.support.patience import PATIENCE, wait_until
 from tests.support.two_machines import machine_settings
 
 Stores = tuple[JobStore, JobStore]
@@ -81,6 +82,30 @@ def test_what_the_database_refuses_is_written_later(
         writer.say("one")
         assert text(b, "j") == []
     wait_until(lambda: text(b, "j") == ["one"])
+
+
+def test_an_event_loop_does_not_wait_for_a_database_that_hangs(
+    two: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = two
+    writer = a.log_writer("j")
+    append, asked, answer = SharedLogs.append, threading.Event(), threading.Event()
+
+    def hang(logs: SharedLogs, job_id: str, data: bytes) -> int:
+        asked.set()
+        answer.wait(PATIENCE)
+        return append(logs, job_id, data)
+
+    monkeypatch.setattr(SharedLogs, "append", hang)
+    writer.say_soon("one")
+    assert asked.wait(PATIENCE)
+    loop = threading.Thread(target=writer.say_soon, args=["two"])
+    loop.start()
+    loop.join(PATIENCE)
+    assert not loop.is_alive()
+    assert text(b, "j") == []
+    answer.set()
+    wait_until(lambda: text(b, "j") == ["one", "two"])
 
 
 def test_a_copy_that_was_cut_off_is_completed(two: Stores) -> None:
