@@ -140,8 +140,8 @@ class ObjectTrees:
     def delete_bytes(self, key: str) -> None:
         self._delete(key, SMALL)
 
-    def list_bytes(self, prefix: str) -> Sequence[str]:
-        return self._list(prefix, SMALL)
+    def list_bytes(self, prefix: str, min_age: float | None = None) -> Sequence[str]:
+        return self._list(prefix, SMALL, min_age)
 
     def check(self) -> None:
         with _errors("the list of objects"):
@@ -155,12 +155,14 @@ class ObjectTrees:
                 if "NoSuchBucket" in str(error):
                     raise
 
-    def _list(self, prefix: str, end: str) -> Sequence[str]:
+    def _list(self, prefix: str, end: str, min_age: float | None = None) -> Sequence[str]:
+        latest = time.time() - (min_age or 0.0)
         with _errors(prefix):
             found = [
                 str(item["path"])
                 for chunk in obstore.list(self._store, checked(prefix))
                 for item in chunk
+                if min_age is None or item["last_modified"].timestamp() <= latest
             ]
         return sorted(name.removesuffix(end) for name in found if name.endswith(end))
 

@@ -98,8 +98,13 @@ class TreeStore(Protocol):
         """Delete a small object if it exists."""
         ...
 
-    def list_bytes(self, prefix: str) -> Sequence[str]:
-        """The keys of the small objects below a prefix of whole words, sorted."""
+    def list_bytes(self, prefix: str, min_age: float | None = None) -> Sequence[str]:
+        """The keys of the small objects below a prefix of whole words, sorted.
+
+        Args:
+            prefix: Whole words.
+            min_age: Only those that were put this many seconds ago; None: all.
+        """
         ...
 
     def check(self) -> None:
@@ -137,7 +142,7 @@ class FolderTrees:
     def delete_bytes(self, key: str) -> None:
         pass
 
-    def list_bytes(self, prefix: str) -> Sequence[str]:
+    def list_bytes(self, prefix: str, min_age: float | None = None) -> Sequence[str]:
         return []
 
     def check(self) -> None:

@@ -327,9 +327,11 @@ class SharedDatasets:
 
         Args:
             known: Ids of the datasets whose annotations are stored, with a row here or without.
-            min_age: Age in seconds from which an unfinished upload counts as killed.
+            min_age: Age in seconds from which an unfinished upload counts as killed, and an image
+                as one that no annotation will name.
         """
-        trees, images = self._trees.list(DATASETS), self._trees.list_bytes(DATASETS)
+        # A younger image may be one whose annotation is written this moment.
+        trees, images = self._trees.list(DATASETS), self._trees.list_bytes(DATASETS, min_age)
         with self._database.read() as session:  # after the objects: what is newer is not listed
             rows = session.execute(select(SharedDataset.id, SharedDataset.parts))
             used = {dataset_id: {values[0] for values in found} for dataset_id, found in rows}
