@@ -11,8 +11,9 @@ import contextlib
 import os
 import re
 import shutil
+import time
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -430,10 +431,38 @@ class JobStore:
             session.execute(delete(EpochRow).where(EpochRow.job_id == job.id))
             delete_log(session, job.id)
             session.delete(job)
-        with contextlib.suppress(VisionLoopError):  # `prune` deletes them later
-            trees = open_trees(self.database.settings)
-            for key in trees.list(f"{JOBS}/{job.id}"):
-                trees.delete(key)
+        with contextlib.suppress(VisionLoopError):  # `lost` finds them later
+            self._delete_objects(job.id)
+
+    def lost(self, min_age: float) -> Sequence[str]:
+        """With an object store: ids of jobs without a row that have files here or objects in it.
+
+        They were deleted on another machine, or while the store could not be reached.
+
+        Args:
+            min_age: Age in seconds from which a folder is not one of a job that is being made.
+        """
+        trees = open_trees(self.database.settings)
+        if not trees.shared:
+            return []
+        found = {key.split("/")[1] for key in trees.list(JOBS)}
+        for folder in self._jobs.glob("*/"):
+            with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+                old = time.time() - folder.stat().st_mtime > min_age
+                if old and JOB_ID.fullmatch(folder.name):
+                    found.add(folder.name)
+        with self.database.read() as session:  # after the files: each job had its row before them
+            return sorted(found - set(session.scalars(select(Job.id))))
+
+    def delete_lost(self, job_id: str) -> None:
+        """Delete what is left of one of `lost`."""
+        shutil.rmtree(self.folder(job_id), ignore_errors=True)
+        self._delete_objects(job_id)
+
+    def _delete_objects(self, job_id: str) -> None:
+        trees = open_trees(self.database.settings)
+        for key in trees.list(f"{JOBS}/{job_id}"):
+            trees.delete(key)
 
     # --- written by the worker
 

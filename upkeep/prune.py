@@ -19,6 +19,7 @@ from typing import Any
 from annotation.cleanup import delete_leftover, leftovers
 from annotation.datasets import AnnotatedDatasets
 from database import Database
+from dataset.shared.datasets import MIN_AGE
 from engines.store import ExportStore, read_record
 from errors import Conflict, NotFound, VisionLoopError
 from evaluation.store import EvaluationStore
@@ -313,6 +314,10 @@ def _jobs(jobs: JobStore, limits: Limits) -> Iterator[Item | Kept]:
             continue
         what = f"{job.mode or job.kind}, {job.status} on {ended[:10]}"
         yield Item("jobs", job.id, freed_by(jobs.folder(job.id)), what, _call(jobs.delete, job.id))
+    for job_id in jobs.lost(max(MIN_AGE, limits.older_than.total_seconds())):
+        reason = "was deleted; these are copies on this machine, or objects in the store"
+        freed = freed_by(jobs.folder(job_id))
+        yield Item("jobs", job_id, freed, reason, _call(jobs.delete_lost, job_id))
 
 
 def _ended(jobs: JobStore) -> Iterator[Job]:

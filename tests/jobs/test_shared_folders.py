@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from database import Database
 from errors import StoreUnavailable
 from jobs.artifacts import CHECKPOINTS, best_weights, note_best
 from jobs.shared_folders import JobFolders
+from jobs.store import JobStore
 from settings import Settings
 from storage.place import open_trees
 from tests.support.two_machines import machine_settings
@@ -152,3 +155,38 @@ def test_without_a_store_nothing_is_copied(tmp_path: Path) -> None:
     folders.save(JOB, 2)
     folders.have_kept(JOB)
     assert not settings.paths.jobs.exists()
+
+
+def test_what_is_left_of_a_deleted_job_is_found_and_deleted(tmp_path: Path, store_url: str) -> None:
+    settings = [machine_settings(tmp_path, name, store_url) for name in "ab"]
+    a, b = (JobStore(Database(of)) for of in settings)
+    with closing(a.database), closing(b.database):
+        kept, gone = (a.create("training", config={}, recipe={}) for _ in range(2))
+        trees = open_trees(settings[0])
+        for job in (kept, gone):
+            b.log_writer(job.id).say("read on another machine")
+            (a.folder(job.id) / "last.pt").write_text("weights")
+            trees.put(a.folder(job.id), f"jobs/{job.id}/state-000001")
+            b.log_to_read(job.id)
+            a.request_cancel(job.id)
+        with pytest.MonkeyPatch.context() as patch:
+
+            def unreachable(*_: object) -> None:
+                raise StoreUnavailable("no", 1.0)
+
+            patch.setattr(type(trees), "list", unreachable)
+            a.delete(gone.id)
+        assert a.lost(min_age=3600) == [gone.id]  # its object
+        b.delete_lost(gone.id)
+        assert not b.folder(gone.id).exists()
+        assert trees.list("jobs") == [f"jobs/{kept.id}/state-000001"]
+        b.folder(gone.id).mkdir()
+        assert (b.lost(min_age=3600), b.lost(min_age=-60)) == ([], [gone.id])
+        assert b.folder(kept.id).exists()
+
+
+def test_without_a_store_no_job_is_lost(tmp_path: Path) -> None:
+    store = JobStore(Database(Settings(home=tmp_path)))
+    with closing(store.database):
+        store.folder(JOB).mkdir(parents=True)
+        assert store.lost(min_age=-60) == []
