@@ -261,7 +261,16 @@ class Settings(BaseSettings):
     )
 
     train_slots: int = Field(
-        0, ge=0, description="Most jobs that run at the same time; 0: one per GPU, or one on a CPU"
+        0,
+        ge=0,
+        description="Most jobs that run at the same time; 0: as many as have their own "
+        "`train_gpus` GPUs, or one on a CPU",
+    )
+    train_gpus: int = Field(
+        1,
+        ge=1,
+        description="GPUs of one machine that a training uses together, if its mode is regular or "
+        "freeze-strategy, its model is a YOLO, and its batch is a multiple of this number",
     )
     cluster_url: str | None = Field(
         None,
@@ -484,6 +493,14 @@ class Settings(BaseSettings):
                 raise PydanticCustomError(
                     "cluster", "VISIONLOOP_CLUSTER_URL needs {what}", {"what": what}
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _gpus_of_the_device(self) -> Settings:
+        if self.train_gpus > 1 and self.device == "cpu":
+            raise PydanticCustomError(
+                "train_gpus", "VISIONLOOP_TRAIN_GPUS above 1 needs VISIONLOOP_DEVICE cuda or auto"
+            )
         return self
 
     @model_validator(mode="after")

@@ -12,6 +12,10 @@ class JobCancelled(BaseException):
     """The job must stop. Not an Exception, so that training code does not catch it by accident."""
 
 
+class JobInterrupted(BaseException):
+    """The work cannot go on through no fault of its own; the job resumes from its checkpoint."""
+
+
 class JobHandle(Protocol):
     """The job's interface for a training, an evaluation or a batch annotation.
 

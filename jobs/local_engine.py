@@ -15,6 +15,7 @@ from disk_space import no_room
 from inference.device import cuda_devices, device
 from jobs.claims import CLAIM_ENV, local_claim
 from jobs.engine import End, Ending, Launched, NotLaunched
+from jobs.gpus import gpus_of
 from jobs.logs import LogWriter
 from jobs.processes import (
     END_GRACE,
@@ -73,7 +74,7 @@ class Machine:
 def slots(settings: Settings) -> int:
     """The number of jobs that run at the same time."""
     gpus = cuda_devices() if device(settings) == "cuda" else 0
-    return settings.train_slots or max(1, gpus)
+    return settings.train_slots or max(1, gpus // settings.train_gpus)
 
 
 def threads(settings: Settings) -> int:
@@ -96,7 +97,7 @@ class _Worker:
         job: The row when it was started.
         process: The process.
         drain: The thread that copies its output to the log.
-        gpu: Its value of CUDA_VISIBLE_DEVICES, if there are several GPUs.
+        gpus: Its value of CUDA_VISIBLE_DEVICES, if there are several GPUs.
         kills: The kernel's count of out-of-memory kills before the start.
         end: How it ended, once that is known.
         watch: The task that waits for its end.
@@ -105,7 +106,7 @@ class _Worker:
     job: Job
     process: subprocess.Popen[bytes]
     drain: threading.Thread
-    gpu: str | None
+    gpus: str | None
     kills: int
     end: End | None = None
     watch: asyncio.Task[None] | None = field(default=None, repr=False)
@@ -144,14 +145,14 @@ class LocalEngine:
     async def launch(self, job: Job, claim: str, log: LogWriter) -> Launched:
         if (lacking := self._machine.lacking_room(self._settings)) is not None:
             raise NotLaunched(str(lacking))
-        gpu, kills = self._free_gpu(), self._machine.memory_kills()
+        gpus, kills = self._free_gpus(job), self._machine.memory_kills()
         reading, writing = os.pipe()
         try:
             drain = log.drain(reading)
             process = self._machine.start(
                 self._command(job),
                 cwd=ROOT,
-                env=self._environment(job, claim, gpu),
+                env=self._environment(job, claim, gpus),
                 stdin=subprocess.DEVNULL,
                 stdout=writing,
                 stderr=writing,
@@ -161,7 +162,7 @@ class LocalEngine:
             raise NotLaunched(str(error)) from error
         finally:
             os.close(writing)  # if no worker was started, the drain thread ends
-        worker = _Worker(job, process, drain, gpu, kills)
+        worker = _Worker(job, process, drain, gpus, kills)
         self._workers[claim] = worker
         worker.watch = asyncio.create_task(self._watch(worker))
         return Launched(f"Process {process.pid}", process.pid, started_at(process.pid))
@@ -204,16 +205,16 @@ class LocalEngine:
         memory = self._machine.memory_kills() > worker.kills
         worker.end = End(death(code, memory), code)
 
-    def _environment(self, job: Job, claim: str, gpu: str | None) -> dict[str, str]:
+    def _environment(self, job: Job, claim: str, gpus: str | None) -> dict[str, str]:
         ours = {JOB_ENV: job.id, CLAIM_ENV: claim, "PYTHONUNBUFFERED": "1"}
-        if gpu is not None:
-            ours["CUDA_VISIBLE_DEVICES"] = gpu
+        if gpus is not None:
+            ours["CUDA_VISIBLE_DEVICES"] = gpus
         inherited = {k: v for k, v in os.environ.items() if k != "PROMETHEUS_MULTIPROC_DIR"}
         hardened = environment(self._settings.home, threads(self._settings))
         return module_environment(inherited | hardened | ours)
 
-    def _free_gpu(self) -> str | None:
-        """The GPU with the fewest jobs, as a value for CUDA_VISIBLE_DEVICES.
+    def _free_gpus(self, job: Job) -> str | None:
+        """The GPUs with the fewest jobs, as many as this job uses, for CUDA_VISIBLE_DEVICES.
 
         None if there are fewer than two GPUs.
         """
@@ -221,8 +222,9 @@ class LocalEngine:
         if count < 2:
             return None
         visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
-        used = [worker.gpu for worker in self._workers.values()]
-        return min(visible.split(","), key=used.count)
+        used = [gpu for worker in self._workers.values() for gpu in (worker.gpus or "").split(",")]
+        free = sorted(visible.split(","), key=used.count)
+        return ",".join(free[: gpus_of(job.recipe, self._settings)])
 
 
 def _clear(worker: _Worker) -> None:

@@ -27,6 +27,7 @@ from sqlalchemy.engine import URL, make_url
 
 from jobs.claims import CLAIM_ENV
 from jobs.engine import End, Ending, Launched, NotLaunched
+from jobs.gpus import gpus_of
 from jobs.logs import LogWriter
 from jobs.processes import death
 from jobs.store import LIVE, Job
@@ -172,7 +173,7 @@ class RayEngine:
         # Ray forces one thread upon workers to which it has assigned no CPU.
         openmp = f"OMP_NUM_THREADS={threads}" if threads else "-u OMP_NUM_THREADS"
         # Without any resource, Ray runs a job on the head.
-        needs: dict[str, Any] = {"entrypoint_num_gpus": 1}
+        needs: dict[str, Any] = {"entrypoint_num_gpus": gpus_of(job.recipe, self._settings)}
         if self._settings.device == "cpu":
             needs = {"entrypoint_resources": {TRAINER: 1}}
         return needs | {

@@ -35,7 +35,7 @@ from errors import DatabaseBusy, StoreUnavailable, VisionLoopError
 from files import delete_abandoned
 from jobs.claims import CLAIM_ENV
 from jobs.failures import DISK_FULL, reason
-from jobs.handle import JobCancelled
+from jobs.handle import JobCancelled, JobInterrupted
 from jobs.pace import Pace
 from jobs.processes import SIGNAL_EXIT, SIGNAL_SAVE_AND_EXIT
 from jobs.shared_folders import JobFolders
@@ -295,6 +295,9 @@ def run(job: WorkerJob, row: Job, registry: Registry, work: Work) -> int:
             return 1
     except JobCancelled:
         return 128 + signal.SIGTERM
+    except JobInterrupted:  # it counts as a crash
+        traceback.print_exc()
+        return 1
     except FAILURES as error:  # not even the outcome could be written
         traceback.print_exc()
         return DISK_FULL if is_disk_full(error) else 1

@@ -236,3 +236,14 @@ def test_a_token_of_a_cluster_alone_has_no_effect(monkeypatch: pytest.MonkeyPatc
     assert settings_without_effect(Settings(), {}) == [
         "VISIONLOOP_CLUSTER_TOKEN has no effect without VISIONLOOP_CLUSTER_URL."
     ]
+
+
+def test_several_gpus_are_refused_where_jobs_use_none() -> None:
+    assert Settings().train_gpus == 1
+    assert Settings(train_gpus=2).train_gpus == 2
+    with pytest.raises(ValidationError) as caught:
+        Settings(train_gpus=2, device="cpu")
+    assert (
+        "VISIONLOOP_TRAIN_GPUS above 1 needs VISIONLOOP_DEVICE cuda or auto"
+        in refusals(caught.value)[0]
+    )

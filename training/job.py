@@ -14,6 +14,7 @@ from evaluation.promotion import PromotionRecipe, old_data, run
 from evaluation.recipe import EvaluationRecipe
 from evaluation.store import EvaluationRow, EvaluationStore
 from inference.engine_files import served_letterbox
+from jobs.gpus import gpus_of
 from jobs.handle import JobHandle
 from jobs.store import Job
 from models_store.decision_log import DecisionReason
@@ -24,6 +25,7 @@ from training.missing_weights import with_weights
 from training.planning.recipe import Recipe, shown_config
 from training.publish import Trained, publish
 from training.schedule import TRAINING_SHARE
+from training.yolo.ranks import lead
 
 
 def evaluate_training(
@@ -134,6 +136,7 @@ def train(job: JobHandle, row: Job, registry: Registry) -> ModelVersion:
     version = published(job.id, registry)
     if version is None:
         recipe = with_weights(recipe, job, registry)
+        lead(gpus_of(row.recipe, registry.settings))
         trained = trainer(recipe)(recipe, job)
         job.check()
         recipe = with_notes(recipe, trained.decisions, job)

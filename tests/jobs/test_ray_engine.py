@@ -113,6 +113,20 @@ def test_a_job_without_a_gpu_asks_for_a_node_of_trainers(store: JobStore, ray: F
     story(store, body)
 
 
+@pytest.mark.parametrize(("allowed", "asked"), [(2, 2), (4, 2), (1, 1)])
+def test_a_job_asks_for_the_gpus_that_it_was_planned_for(
+    store: JobStore, ray: FakeRay, allowed: int, asked: int
+) -> None:
+    async def body() -> None:
+        job = store.create("training", config={}, recipe={"gpus": 2})
+        async with dispatching(store, ray, train_gpus=allowed):
+            await launched(store, ray, job)
+        [sent] = ray.submitted
+        assert sent["entrypoint_num_gpus"] == asked
+
+    story(store, body)
+
+
 def test_no_more_jobs_are_submitted_than_there_are_slots(store: JobStore, ray: FakeRay) -> None:
     async def body() -> None:
         jobs = [submit(store) for _ in range(4)]

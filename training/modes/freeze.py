@@ -28,6 +28,8 @@ from training.yolo.run import Run
 
 if TYPE_CHECKING:
     from jobs.handle import JobHandle
+    from training.start_weights import Start
+    from training.training_data import TrainingData
 
 
 def train(recipe: Recipe, job: JobHandle) -> Trained:
@@ -38,14 +40,12 @@ def train(recipe: Recipe, job: JobHandle) -> Trained:
         JobCancelled: The job was cancelled, or the service stops.
     """
     dataset, start = prepare_training(recipe, job)
-    run = Run(recipe, job, dataset, start, extensions=(StorePrototypes(),))
     is_mobilenet = recipe.family == "mobilenet"
     if not recipe.use_freeze_strategy:
         job.log("use_freeze_strategy is false: all layers train from the start.")
         if is_mobilenet:
             return mobilenet.train(recipe, job, dataset, start, StoredPrototypes())
-        return yolo.train(run)
-    if start.model is None:
+    elif start.model is None:
         job.log(
             "Training starts from scratch, so the frozen layers are random: until the last "
             "stage, expect lower metrics than from a regular training. Freezing helps only if "
@@ -54,10 +54,17 @@ def train(recipe: Recipe, job: JobHandle) -> Trained:
     if is_mobilenet:
         staged = FrozenFeatures(recipe.min_epochs_per_stage, job)
         return mobilenet.train(recipe, job, dataset, start, staged)
-    groups = layer_groups(start.architecture)
-    starts = stage_starts(len(groups), recipe.min_epochs_per_stage)
-    run.hooks = {"on_train_epoch_start": StagedUnfreezing(run, groups, starts).enter_epoch}
-    return yolo.train(run)
+    return yolo.train(yolo_run(recipe, job, dataset, start))
+
+
+def yolo_run(recipe: Recipe, job: JobHandle, dataset: TrainingData, start: Start) -> Run:
+    """The run of the YOLO trainer, with its stages unless `use_freeze_strategy` is false."""
+    run = Run(recipe, job, dataset, start, extensions=(StorePrototypes(),))
+    if recipe.use_freeze_strategy:
+        groups = layer_groups(start.architecture)
+        starts = stage_starts(len(groups), recipe.min_epochs_per_stage)
+        run.hooks = {"on_train_epoch_start": StagedUnfreezing(run, groups, starts).enter_epoch}
+    return run
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ from training.yolo.run import Run
 
 if TYPE_CHECKING:
     from jobs.handle import JobHandle
+    from training.start_weights import Start
+    from training.training_data import TrainingData
 
 
 def train(recipe: Recipe, job: JobHandle) -> Trained:
@@ -30,4 +32,9 @@ def train(recipe: Recipe, job: JobHandle) -> Trained:
     dataset, start = prepare_training(recipe, job)
     if recipe.family == "mobilenet":
         return mobilenet.train(recipe, job, dataset, start, StoredPrototypes())
-    return trainer.train(Run(recipe, job, dataset, start, extensions=(StorePrototypes(),)))
+    return trainer.train(yolo_run(recipe, job, dataset, start))
+
+
+def yolo_run(recipe: Recipe, job: JobHandle, dataset: TrainingData, start: Start) -> Run:
+    """The run of the YOLO trainer."""
+    return Run(recipe, job, dataset, start, extensions=(StorePrototypes(),))

@@ -23,6 +23,7 @@ from settings import Settings
 from training.planning.base_models import BaseNetwork, architecture_yaml, choose_base, job_named
 from training.planning.class_union import nothing_new
 from training.planning.compatibility import check_incremental, check_teacher
+from training.planning.gpus import with_gpus
 from training.planning.hyperparameters import check_hyperparameters
 from training.planning.options import (
     MAX_REPLAY_RATIO,
@@ -85,7 +86,8 @@ def plan(
             outside the allowed roots.
     """
     task = _check_request(request)
-    return PLANNERS[request.mode](request, task, Stores(registry, datasets, settings))
+    recipe = PLANNERS[request.mode](request, task, Stores(registry, datasets, settings))
+    return with_gpus(recipe, settings)
 
 
 def plan_regular(request: TrainingRequest, task: Task | None, stores: Stores) -> Recipe:

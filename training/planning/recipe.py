@@ -82,6 +82,7 @@ class Recipe(BaseModel):
     )
     distillation: DistillationOptions | None = None  # in mode distillation only
     teacher: BaseNetwork | None = None  # in mode distillation only
+    gpus: int = 1  # of one machine; see `training.planning.gpus`
     notes: tuple[str, ...] = ()  # sentences for the log and for the config in the response
     decisions: tuple[str, ...] = ()  # those notes that the evaluation report repeats: what was
     # chosen or changed in place of the requested values

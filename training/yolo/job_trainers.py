@@ -23,6 +23,7 @@ from ultralytics.models.yolo.classify import ClassificationTrainer
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.models.yolo.pose import PoseTrainer
 from ultralytics.models.yolo.segment import SegmentationTrainer
+from ultralytics.utils import RANK
 
 from dataset.class_matching import matched
 from files import atomic_path, link_or_copy
@@ -51,17 +52,21 @@ class JobRun:
         super().__init__(overrides=overrides)  # type: ignore[call-arg]
         self.wdir = run.checkpoints
         self.last, self.best = self.wdir / "last.pt", self.wdir / BEST
-        progress = Progress(run)
+        self.add_callback("on_train_start", self._begin)
+        if RANK <= 0:  # of several GPUs, the first one's process reports and saves for all
+            self._report_progress()
+        for event, hook in run.hooks.items():
+            self.add_callback(event, hook)
+
+    def _report_progress(self: Any) -> None:
+        run, progress = self.run, Progress(self.run)
         for event, callback in {
-            "on_train_start": self._begin,
             "on_train_batch_start": lambda _: run.job.check(),
             "on_train_batch_end": progress.trained,
             "on_val_batch_start": progress.validated,
             "on_fit_epoch_end": progress.finished_epoch,
         }.items():
             self.add_callback(event, callback)
-        for event, hook in run.hooks.items():
-            self.add_callback(event, hook)
 
     def get_model(self: Any, cfg: Any = None, weights: Any = None, verbose: bool = True) -> Any:
         """Build the network from the start weights; when resuming, from Ultralytics' checkpoint."""
@@ -156,6 +161,8 @@ class JobRun:
         Ultralytics would validate best.pt again and strip last.pt. The best epoch's metrics are
         stored already, and last.pt has to stay resumable.
         """
+        if RANK > 0:
+            return
         self.run.finished = True
         self.run.save()
 

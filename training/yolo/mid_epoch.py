@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DistributedSampler
 
 from training.checkpoints import save_checkpoint
 
@@ -34,6 +36,8 @@ class Remaining:
         # already trained would come again.
         if loader.generator is not None:
             loader.generator.manual_seed(loader.generator.initial_seed() + done)
+        if isinstance(sampler := getattr(loader, "sampler", None), DistributedSampler):
+            sampler.seed += done  # of several GPUs: by the seed and the epoch alone
 
     def __len__(self) -> int:
         return len(self._loader)
@@ -48,6 +52,11 @@ class Remaining:
         return getattr(self._loader, name)
 
 
+def unwrapped(model: Any) -> Any:
+    """The network itself, where several GPUs train it and it is wrapped for that."""
+    return model.module if isinstance(model, DistributedDataParallel) else model
+
+
 def save(trainer: Any, folder: Path, batch: int) -> None:
     """Save the state after `batch` batches of the trainer's epoch, atomically.
 
@@ -58,7 +67,7 @@ def save(trainer: Any, folder: Path, batch: int) -> None:
         "epoch": trainer.epoch,
         "batch": batch,
         "batches": len(trainer.train_loader),
-        "model": trainer.model.state_dict(),
+        "model": unwrapped(trainer.model).state_dict(),
         "average": trainer.ema.ema.state_dict(),
         "updates": trainer.ema.updates,
         "optimizer": trainer.optimizer.state_dict(),
@@ -84,7 +93,7 @@ def restore(trainer: Any, folder: Path) -> int:
     # Different if the saved epoch is complete, or the training resumes from an earlier epoch.
     if saved["epoch"] != trainer.start_epoch:
         return 0
-    trainer.model.load_state_dict(saved["model"])
+    unwrapped(trainer.model).load_state_dict(saved["model"])
     trainer.ema.ema.load_state_dict(saved["average"])
     trainer.ema.updates = saved["updates"]
     groups = zip(saved["optimizer"]["param_groups"], trainer.optimizer.param_groups, strict=True)

@@ -16,12 +16,14 @@ from cores import cpu_count
 from errors import VisionLoopError
 from jobs.artifacts import BEST
 from jobs.failures import explained
+from jobs.gpus import gpus_of
 from models_store.ultralytics_env import prepare
 from models_store.weights import build_model, describe, fill, save_model
 from settings import get_settings
 from training.prepare import scan_images
 from training.publish import Trained
 from training.yolo.arguments import arguments
+from training.yolo.ranks import others
 from training.yolo.run import Run
 
 
@@ -43,18 +45,24 @@ def train(run: Run) -> Trained:
             job.log("The training is already complete; the model will be published.")
         else:
             gpu = torch.cuda.is_available() and get_settings().device != "cpu"
+            gpus = gpus_of(recipe.model_dump(), get_settings())
+            if gpus > 1 and (found := visible_gpus()) < gpus:
+                raise VisionLoopError(
+                    f"The training is to use {gpus} GPUs (VISIONLOOP_TRAIN_GPUS), but finds "
+                    f"{found}. Set it to 1, or run it where as many are."
+                )
             scan_images(run.dataset, job)
             data = run.dataset.materialise(job.folder / "data")
             job.check()
             overrides = arguments(
                 recipe,
                 images=run.images,
-                decoded=run.decoded,
+                decoded=run.decoded * gpus,
                 names=run.dataset.names,
                 data=data,
                 folder=job.folder,
-                device="0" if gpu else "cpu",
-                cores=cpu_count(),
+                device=",".join(map(str, range(gpus))) if gpu else "cpu",
+                cores=cpu_count() // gpus,
                 bf16=gpu and torch.cuda.is_bf16_supported(including_emulation=False),
             )
             overrides |= run.overrides
@@ -64,9 +72,28 @@ def train(run: Run) -> Trained:
                 run.fitness, run.best = [], {}
             trainer = make_trainer(run, overrides)
             torch.set_num_threads(threads)  # select_device changes it
-            with job.graceful_stop():
+            task = {"overrides": overrides, "samples": run.images}
+            with (
+                job.graceful_stop(),
+                others(job, gpus, task),
+                explained(recipe.batch, recipe.imgsz),
+            ):
                 trainer.train()
         return _collect(run)
+
+
+def follow(run: Run, overrides: dict[str, Any]) -> None:
+    """Train as one of the further GPUs of a training, with the arguments of the first."""
+    threads = torch.get_num_threads()
+    trainer = make_trainer(run, overrides)
+    torch.set_num_threads(threads)
+    trainer.train()
+    torch.distributed.destroy_process_group()
+
+
+def visible_gpus() -> int:
+    """The number of GPUs that this process can use."""
+    return torch.cuda.device_count()
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

@@ -132,6 +132,43 @@ def test_a_mobilenet_is_trained_in_every_mode(
     assert (recipe.mode, recipe.family) == (mode, "mobilenet")
 
 
+@pytest.mark.parametrize(
+    ("fields", "gpus", "note"),
+    [
+        ({}, 2, "Trains on 2 GPUs, with 4 images of a batch on each."),
+        ({"mode": "freeze_strategy"}, 2, "Trains on 2 GPUs, with 4 images of a batch on each."),
+        ({"batch": 9}, 1, "instead of 2 (VISIONLOOP_TRAIN_GPUS): batch 9 is not a multiple of 2."),
+        ({"batch": 1}, 1, "instead of 2 (VISIONLOOP_TRAIN_GPUS): batch 1 is not a multiple of 2."),
+        (
+            {"mode": "distillation", "distillation": {"teacher": "yolov8m"}},
+            1,
+            "instead of 2 (VISIONLOOP_TRAIN_GPUS): mode distillation cannot use several.",
+        ),
+        (
+            {"model": "mobilenet"},
+            1,
+            "instead of 2 (VISIONLOOP_TRAIN_GPUS): only YOLO models can use several.",
+        ),
+    ],
+)
+def test_a_training_uses_the_gpus_of_the_settings_or_says_why_not(
+    registry: Registry,
+    settings: Settings,
+    data: Path,
+    fields: dict[str, Any],
+    gpus: int,
+    note: str,
+) -> None:
+    if fields.get("model") == "mobilenet":
+        data = write_shapes(data.parent.parent / "kinds", "classify", 6, 3, 32)
+    two = settings.model_copy(update={"train_gpus": 2})
+    recipe = planned(registry, two, data, **fields)
+    assert recipe.gpus == gpus
+    assert recipe.notes[-1].endswith(note)
+    alone = planned(registry, settings, data, **fields)
+    assert (alone.gpus, alone.notes) == (1, recipe.notes[:-1])
+
+
 def test_a_default_stage_length_is_lowered_and_said(
     registry: Registry, settings: Settings, data: Path
 ) -> None:

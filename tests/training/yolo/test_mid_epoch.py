@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils.data import RandomSampler
+from torch.utils.data import DistributedSampler, RandomSampler
 
 from files import delete_abandoned
 from jobs.handle import JobCancelled
@@ -133,6 +133,7 @@ def test_a_full_disk_at_a_stop_costs_only_the_epoch(
 class Loader(list[int]):
     generator = None
     dataset = "pictures"
+    sampler: Any = None
 
 
 def test_only_the_first_pass_is_shortened() -> None:
@@ -167,3 +168,17 @@ def test_what_a_killed_save_left_is_ignored_and_then_deleted(tmp_path: Path) -> 
     mid_epoch.forget(tmp_path)
     delete_abandoned(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_ranks_draw_the_rest_of_an_epoch_anew() -> None:
+    """Their sampler has no generator, but a seed that all ranks share."""
+
+    def drawn(done: int) -> list[int]:
+        loader = Loader(range(8))
+        images: Any = range(32)
+        loader.sampler = DistributedSampler(images, num_replicas=2, rank=1, seed=3)
+        Remaining(loader, done)
+        return list(loader.sampler)
+
+    assert drawn(5) != drawn(0)
+    assert drawn(5) == drawn(5)
