@@ -47,7 +47,7 @@ from jobs.epochs import EpochRow
 from jobs.handle import JobCancelled
 from jobs.home_references import referring, resolved
 from jobs.logs import LogWriter
-from jobs.shared_logs import SharedLogs, SharedLogWriter, delete_log
+from jobs.shared_logs import LogPiece, SharedLogs, SharedLogWriter, delete_log
 from jobs.states import FINAL, Status
 from jobs.webhooks.deliveries import enqueue
 from request_id import REQUEST_ID
@@ -435,9 +435,10 @@ class JobStore:
             self._delete_objects(job.id)
 
     def lost(self, min_age: float) -> Sequence[str]:
-        """With an object store: ids of jobs without a row that have files here or objects in it.
+        """With an object store: ids of jobs without a row that have files here, objects or a log.
 
-        They were deleted on another machine, or while the store could not be reached.
+        They were deleted on another machine, or while the store could not be reached, or output of
+        their worker arrived late.
 
         Args:
             min_age: Age in seconds from which a folder is not one of a job that is being made.
@@ -452,10 +453,13 @@ class JobStore:
                 if old and JOB_ID.fullmatch(folder.name):
                     found.add(folder.name)
         with self.database.read() as session:  # after the files: each job had its row before them
+            found |= set(session.scalars(select(LogPiece.job_id).distinct()))
             return sorted(found - set(session.scalars(select(Job.id))))
 
     def delete_lost(self, job_id: str) -> None:
         """Delete what is left of one of `lost`."""
+        with self.database.write() as session:
+            delete_log(session, job_id)
         shutil.rmtree(self.folder(job_id), ignore_errors=True)
         self._delete_objects(job_id)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -13,6 +14,7 @@ from database import Database
 from errors import StoreUnavailable
 from jobs.artifacts import CHECKPOINTS, best_weights, note_best
 from jobs.shared_folders import JobFolders
+from jobs.shared_logs import SharedLogs
 from jobs.store import JobStore
 from settings import Settings
 from storage.place import open_trees
@@ -183,6 +185,12 @@ def test_what_is_left_of_a_deleted_job_is_found_and_deleted(tmp_path: Path, stor
         b.folder(gone.id).mkdir()
         assert (b.lost(min_age=3600), b.lost(min_age=-60)) == ([], [gone.id])
         assert b.folder(kept.id).exists()
+        b.delete_lost(gone.id)
+        b.log_writer(gone.id).say("late output")
+        shutil.rmtree(b.folder(gone.id))
+        assert b.lost(min_age=3600) == [gone.id]
+        b.delete_lost(gone.id)
+        assert SharedLogs(a.database).size(gone.id) == 0
 
 
 def test_without_a_store_no_job_is_lost(tmp_path: Path) -> None:
