@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +57,20 @@ class Revision:
 def list_revisions(dataset: Path) -> list[Revision]:
     """The revisions in a dataset's folder, newest first."""
     folders = sorted((dataset / REVISIONS).glob("[0-9]*"), reverse=True)
-    return [found for folder in folders if (found := read_note(folder)) is not None]
+    return [found for folder in folders if (found := _noted(folder)) is not None]
+
+
+def _noted(folder: Path) -> Revision | None:
+    """`read_note`; revisions never change, so that each is read once."""
+    try:
+        return _read_once(folder, os.stat(folder / NOTE).st_mtime_ns)
+    except OSError:
+        return None
+
+
+@lru_cache(maxsize=4096)
+def _read_once(folder: Path, _: int) -> Revision | None:
+    return read_note(folder)
 
 
 def revision_folder(dataset: Path, number: int) -> Path:

@@ -154,15 +154,17 @@ class DatasetStore:
             return self._shared.revisions(dataset_id)
         return list_revisions(self.folder / dataset_id)
 
+    def all_revisions(self) -> Iterator[tuple[str, Sequence[Revision]]]:
+        """The id and the revisions, newest first, of each dataset that has any."""
+        if self._shared is not None:
+            lists: Iterable[tuple[str, Sequence[Revision]]] = self._shared.all_revisions()
+        else:
+            lists = ((folder.name, list_revisions(folder)) for folder in sorted(self._folders()))
+        return ((dataset_id, found) for dataset_id, found in lists if found)
+
     def newest_revisions(self) -> Iterator[Revision]:
         """The newest revision of each dataset that has one."""
-        if self._shared is not None:
-            lists: Iterable[Sequence[Revision]] = (
-                found for _, found in self._shared.all_revisions()
-            )
-        else:
-            lists = map(list_revisions, sorted(self._folders()))
-        return (found[0] for found in lists if found)
+        return (found[0] for _, found in self.all_revisions())
 
     def local(self, dataset_id: str) -> Path:
         """The folder of a dataset, up to date.

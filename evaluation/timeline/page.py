@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Iterator
-from functools import lru_cache
-from pathlib import Path
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from dataset.revisions import NOTE, REVISIONS, Revision, read_note
+from dataset.revisions import Revision
+from dataset.store import DatasetStore, open_datasets
 from evaluation.store import EvaluationStore
 from evaluation.timeline import sources
 from evaluation.timeline.entry import REVISION, Before, Entry, EntryKind
@@ -87,37 +85,34 @@ def _all(
         yield from sources.failed(session, wanted)
     if asked("corrections"):
         known = sources.datasets_of(session, wanted.name, registry.settings)
-        yield from corrections(registry.settings.paths.datasets, wanted.name, known)
+        yield from corrections(open_datasets(registry.database), wanted.name, known)
 
 
-def corrections(folder: Path, name: str, known: Collection[str]) -> Iterator[Entry]:
+def corrections(datasets: DatasetStore, name: str, known: Collection[str]) -> Iterator[Entry]:
     """Revisions of datasets that versions of a name were trained on, or pre-labelled.
 
     Args:
-        folder: Contains the datasets.
+        datasets: The datasets.
         name: The name.
         known: Ids of the datasets that it was trained on.
     """
-    for note in folder.glob(f"*/{REVISIONS}/[0-9]*/{NOTE}"):
-        dataset = note.parents[2].name
-        revision = _revision(note)
-        if revision is None:
-            continue
-        of_name = {
-            model: counts
-            for model, counts in revision.corrections.items()
-            if split_tag(model)[0] == name
-        }
-        if dataset not in known and not of_name:
-            continue
-        counts = sources.summed(of_name or revision.corrections)
-        yield Entry(
-            at=revision.created_at,
-            key=f"{REVISION}{dataset}@{revision.number}",
-            kind="corrections",
-            text=_sentence(dataset, revision, counts),
-            dataset=f"{dataset}@{revision.number}",
-        )
+    for dataset, revisions in datasets.all_revisions():
+        for revision in revisions:
+            of_name = {
+                model: counts
+                for model, counts in revision.corrections.items()
+                if split_tag(model)[0] == name
+            }
+            if dataset not in known and not of_name:
+                continue
+            counts = sources.summed(of_name or revision.corrections)
+            yield Entry(
+                at=revision.created_at,
+                key=f"{REVISION}{dataset}@{revision.number}",
+                kind="corrections",
+                text=_sentence(dataset, revision, counts),
+                dataset=f"{dataset}@{revision.number}",
+            )
 
 
 def _sentence(dataset: str, revision: Revision, counts: dict[str, int]) -> str:
@@ -128,16 +123,3 @@ def _sentence(dataset: str, revision: Revision, counts: dict[str, int]) -> str:
     more = f": {told}" if told else ""
     people = f"{revision.annotated} of {revision.pictures} images annotated by people"
     return f"Corrections came in revision {revision.number} of {dataset} ({people}){more}."
-
-
-def _revision(note: Path) -> Revision | None:
-    """The summary of a revision; revisions never change, so that it is read once."""
-    try:
-        return _read(note.parent, os.stat(note).st_mtime_ns)
-    except OSError:
-        return None
-
-
-@lru_cache(maxsize=4096)
-def _read(folder: Path, _: int) -> Revision | None:
-    return read_note(folder)

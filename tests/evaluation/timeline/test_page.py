@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from database import Database
+from dataset.shared.tables import SharedDataset
 from errors import ModelNotFound, ValidationFailed
 from evaluation.timeline.entry import KINDS, Entry, EntryKind
 from evaluation.timeline.page import timeline
@@ -17,6 +18,7 @@ from models_store.store import ModelStore
 from models_store.tables import record_event
 from settings import Settings
 from tests.support.histories import BETTER, GOOD, WORSE, History
+from tests.support.two_machines import machine_settings
 
 
 @pytest.fixture
@@ -110,6 +112,32 @@ def test_corrections_of_the_data_that_it_learned_from_are_told(history: History)
         for name in ("other-1", "street-1")
     ]  # fmt: skip
     assert [entry.dataset for entry in page(history, 1, "", "corrections")[0]] == ["other-1@1"]
+
+
+def test_corrections_of_datasets_without_a_copy_here_are_told(
+    tmp_path: Path, store_url: str
+) -> None:
+    settings = machine_settings(tmp_path, "a", store_url)
+    registry = Registry(Database(settings), ModelStore(tmp_path / "bento"))
+    try:
+        history = History(registry, tmp_path)
+        model = history.publish(kind="train", dataset="street-1")
+        note = {
+            "number": 2, "task": "detect", "names": ["round"], "keypoint_names": [],
+            "pictures": 9, "annotated": 4, "to_review": 0, "objects": 12, "kept": False,
+            "created_at": "2026-01-01T10:00:00.000+00:00", "corrections": {model.id: {"moved": 3}},
+        }  # fmt: skip
+        with registry.database.write() as session:
+            session.add(
+                SharedDataset(
+                    id="street-1", number=1, card={}, first_card=None, revisions=[note], parts=[]
+                )
+            )
+        [(_, text)] = told(history, "corrections")
+        assert text.startswith("Corrections came in revision 2 of street-1")
+        assert not settings.paths.datasets.exists()
+    finally:
+        registry.database.close()
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
