@@ -24,7 +24,7 @@ from jobs.engine import End, Ending, JobEngine, Launched, NotLaunched, SplitEngi
 from jobs.finalizer import KILLED, JobFinalizer, dispatcher_lock, published_in
 from jobs.local_engine import LocalEngine, slots
 from jobs.logs import LogWriter
-from jobs.store import FINAL, IDLE, LIGHT, LIVE, Job, JobStore
+from jobs.store import FINAL, IDLE, LIGHT, LIVE, LOCAL, Job, JobStore
 from jobs.webhooks.deliveries import DeliveryStore
 from jobs.webhooks.sender import WebhookSender
 from models_store.registry import Registry
@@ -39,10 +39,6 @@ REAP = 0.1  # seconds between two questions to the engine which workers have end
 # Seconds between two queries of an awaited job. Another process may cancel it, which sets no event
 # here.
 AGAIN = 3.0
-# Kinds of jobs that never run on a cluster. Fetches wait for a network, imports read an upload that
-# is on this machine, trials of engines measure this machine, and exports are files that it serves;
-# an engine of TensorRT fits the GPU it was made on.
-ON_THIS_MACHINE = (*LIGHT, *IDLE, "export")
 RETRY = 2.0  # seconds from a failed database access to the next attempt
 
 
@@ -79,7 +75,7 @@ def engine_of(settings: Settings) -> JobEngine:
     from jobs.ray_engine import RayEngine  # late: only with a cluster
 
     cluster = RayEngine(settings, settings.cluster_url, settings.cluster_token)
-    return SplitEngine(here, cluster, ON_THIS_MACHINE, is_of_this_machine)
+    return SplitEngine(here, cluster, LOCAL, is_of_this_machine)
 
 
 @dataclass(eq=False)

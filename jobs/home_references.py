@@ -7,9 +7,13 @@ or not; `dataset.shared` downloads it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
+
+from errors import ValidationFailed
+from settings import Settings
 
 HOME = "$VISIONLOOP_HOME"
 
@@ -22,6 +26,34 @@ def referring(recipe: Mapping[str, Any], home: Path) -> dict[str, Any]:
 def resolved(recipe: Mapping[str, Any], home: Path) -> dict[str, Any]:
     """A recipe with the paths in this home; the opposite of `referring`."""
     return cast("dict[str, Any]", _replaced(dict(recipe), {HOME}, str(home.resolve())))
+
+
+def refuse_paths_elsewhere(recipe: Mapping[str, Any], settings: Settings) -> None:
+    """Refuse a recipe for a cluster that names files in VISIONLOOP_DATA_ROOTS.
+
+    Those outside the home are on this server only: nothing copies them to a node.
+
+    Raises:
+        ValidationFailed: It names one.
+    """
+    home = Path(os.path.realpath(settings.home))
+    roots = [Path(os.path.realpath(root)) for root in settings.data_roots]
+    for path in map(Path, _absolute_paths(recipe)):
+        if not path.is_relative_to(home) and any(path.is_relative_to(root) for root in roots):
+            shown = "/".join(path.parts[-2:])
+            raise ValidationFailed(
+                f"'{shown}' is in a folder of this server (VISIONLOOP_DATA_ROOTS), but jobs run on "
+                "the nodes of a cluster (VISIONLOOP_CLUSTER_URL), which do not have it. Upload the "
+                "data to /api/datasets, and name the dataset's id."
+            )
+
+
+def _absolute_paths(value: Any) -> Iterator[str]:
+    if isinstance(value, str) and value.startswith("/"):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _absolute_paths(part)
 
 
 def _replaced(value: Any, olds: set[str], new: str) -> Any:

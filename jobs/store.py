@@ -45,7 +45,7 @@ from errors import Conflict, JobNotFound, RateLimited, VisionLoopError, without_
 from jobs.caller import CALLER, public_name
 from jobs.epochs import EpochRow
 from jobs.handle import JobCancelled
-from jobs.home_references import referring, resolved
+from jobs.home_references import referring, refuse_paths_elsewhere, resolved
 from jobs.logs import LogWriter
 from jobs.shared_logs import LogPiece, SharedLogs, SharedLogWriter, delete_log
 from jobs.states import FINAL, Status
@@ -64,6 +64,10 @@ KINDS: tuple[Kind, ...] = (
 # Kinds that run beside the jobs of the slots, one of each kind at a time
 LIGHT: tuple[Kind, ...] = ("fetch", "import")
 IDLE: tuple[Kind, ...] = ("engine",)  # kinds that run while no other job waits or runs
+# Kinds that never run on a cluster. Fetches wait for a network, imports read an upload that is on
+# this machine, trials of engines measure this machine, and exports are files that it serves; an
+# engine of TensorRT fits the GPU it was made on.
+LOCAL: tuple[Kind, ...] = (*LIGHT, *IDLE, "export")
 LIVE: tuple[Status, ...] = ("running", "stopping")  # statuses of jobs that have or had a process
 
 JOB_ID = re.compile(r"[0-9a-f]{32}")
@@ -332,8 +336,12 @@ class JobStore:
         Raises:
             InsufficientStorage: The disk is full, or has less room than the reserve.
             RateLimited: The caller's jobs that have not ended are as many as allowed.
+            ValidationFailed: It is to run on a cluster, and its recipe names a path on this server.
         """
-        check_room(self.database.settings)
+        settings = self.database.settings
+        if settings.cluster_url is not None and kind not in LOCAL:
+            refuse_paths_elsewhere(recipe, settings)
+        check_room(settings)
         job = Job(
             id=uuid.uuid4().hex,
             kind=kind,

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from database import Database
+from errors import ValidationFailed
 from jobs.home_references import referring, resolved
-from jobs.store import JobStore
+from jobs.store import JobStore, Kind
 from settings import Settings
 from tests.support.two_machines import machine_settings
 
@@ -53,3 +57,35 @@ def test_without_a_store_a_recipe_is_as_it_was_given(tmp_path: Path) -> None:
         assert store.get(made.id).recipe == recipe
     finally:
         store.database.close()
+
+
+@pytest.fixture
+def clustered(tmp_path: Path) -> Iterator[JobStore]:
+    """The jobs of a server with a cluster, and with data in folders of its own."""
+    (tmp_path / "data").mkdir()
+    settings = Settings(home=tmp_path / "home", data_roots=[tmp_path / "data"]).model_copy(
+        update={"cluster_url": "http://127.0.0.1:1"}
+    )
+    store = JobStore(Database(settings))
+    yield store
+    store.database.close()
+
+
+@pytest.mark.parametrize("kind", ["training", "evaluation", "annotation"])
+def test_a_cluster_is_not_given_paths_that_only_this_server_has(
+    clustered: JobStore, tmp_path: Path, kind: Kind
+) -> None:
+    recipe = {"replay": [{"path": f"{tmp_path}/data/street/data.yaml"}]}
+    with pytest.raises(ValidationFailed, match=r"^'street/data.yaml' .* /api/datasets"):
+        clustered.create(kind, config={}, recipe=recipe)
+    assert clustered.list() == []
+
+
+def test_what_a_cluster_can_read_or_does_not_run_is_queued(
+    clustered: JobStore, tmp_path: Path
+) -> None:
+    home = clustered.database.settings.home
+    uploaded = {"dataset": f"{home.resolve()}/datasets/x/data.yaml", "name": "/datas"}
+    clustered.create("training", config={}, recipe=uploaded)
+    clustered.create("import", config={}, recipe={"source": f"{tmp_path}/data/x.zip"})
+    assert len(clustered.list()) == 2

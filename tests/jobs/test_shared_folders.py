@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import select
 import shutil
-from collections.abc import Callable
-from contextlib import closing
+import socket
+import socketserver
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +17,17 @@ import pytest
 
 from database import Database
 from errors import StoreUnavailable
+from jobs import worker
 from jobs.artifacts import CHECKPOINTS, best_weights, note_best
 from jobs.shared_folders import JobFolders
 from jobs.shared_logs import SharedLogs
 from jobs.store import JobStore
 from settings import Settings
+from storage import object_trees
 from storage.place import open_trees
+from tests.support.dispatching import begin
+from tests.support.object_store import StoreServer, free_port
+from tests.support.patience import PATIENCE, wait_until
 from tests.support.two_machines import machine_settings
 
 JOB = "0" * 32
@@ -198,3 +208,66 @@ def test_without_a_store_no_job_is_lost(tmp_path: Path) -> None:
     with closing(store.database):
         store.folder(JOB).mkdir(parents=True)
         assert store.lost(min_age=-60) == []
+
+
+@contextmanager
+def opened(port: int, server: StoreServer) -> Iterator[None]:
+    """A port that leads to a server, as when that is started."""
+    host, _, other = server.address.rpartition("/")[2].partition(":")
+
+    class Passing(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with socket.create_connection((host, int(other))) as there:
+                ways = {self.request: there, there: self.request}
+                while True:
+                    for source in select.select(list(ways), [], [])[0]:
+                        if not (data := source.recv(65536)):
+                            return
+                        ways[source].sendall(data)
+
+    class Listening(socketserver.ThreadingTCPServer):
+        allow_reuse_address = daemon_threads = True
+        block_on_close = False
+
+    with Listening(("127.0.0.1", port), Passing) as listening:
+        thread = threading.Thread(target=listening.serve_forever)
+        thread.start()
+        yield
+        listening.shutdown()
+        thread.join()
+
+
+def test_a_job_waits_for_the_store_and_goes_on(
+    moto: StoreServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(object_trees.RETRIES, "max_retries", 0)
+    monkeypatch.setattr(worker, "STORE_POLL", 0.05)
+    port = free_port()
+    environment = moto.environment | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    url = moto.new_url()
+    database = Database(machine_settings(tmp_path, "a", url))
+    try:
+        store = JobStore(database)
+        job = store.create("training", config={}, recipe={})
+        begin(store, job.id)
+        running = worker.WorkerJob(store, store.get(job.id))
+        with ThreadPoolExecutor(1) as pool:
+            trees = open_trees(database.settings)
+            waiting = pool.submit(running.patiently, lambda: trees.list("jobs"))
+            told: list[str] = []
+
+            def waits() -> bool:
+                told.append(capsys.readouterr().out)
+                return "The job waits for it." in "".join(told)
+
+            wait_until(waits)
+            assert not waiting.done()
+            with opened(port, moto):
+                assert waiting.result(PATIENCE) == []
+    finally:
+        database.close()
