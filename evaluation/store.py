@@ -16,12 +16,14 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Integer, String, Text, delete, select
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy import Integer, String, Text, delete, event, select
+from sqlalchemy.orm import Mapped, QueryContext, mapped_column
+from sqlalchemy.orm.attributes import set_committed_value
 
-from database import Base, Database, now
+from database import HOME, Base, Database, now
 from evaluation.letterbox import letterbox_of
 from evaluation.target import EvaluationTarget
+from jobs.home_references import referring, resolved
 from models_store.names import split_tag
 from storage.copies import copied
 from storage.place import open_trees
@@ -30,6 +32,7 @@ REPORT = "report.json"
 PLOTS = "plots"
 PREDICTIONS = "predictions.npz"
 WORST = "worst"
+EVALUATIONS = "evaluations"  # first word of the keys: evaluations/ID
 ABANDONED = 3600.0  # seconds after which a folder without a row is deleted
 
 
@@ -44,7 +47,7 @@ class EvaluationRow(Base):
     name: Mapped[str] = mapped_column(String(63), index=True)
     version: Mapped[str] = mapped_column(String(63))
     dataset: Mapped[str] = mapped_column(String(400))  # display name
-    dataset_path: Mapped[str] = mapped_column(Text)
+    dataset_path: Mapped[str] = mapped_column(Text)  # with a store as in recipes, read as a path
     fingerprint: Mapped[str] = mapped_column(String(64), index=True)
     split: Mapped[str] = mapped_column(String(20))
     letterbox: Mapped[str | None] = mapped_column(String(20))  # as in the report
@@ -55,6 +58,19 @@ class EvaluationRow(Base):
     @property
     def model_id(self) -> str:
         return f"{self.name}:{self.version}"
+
+
+@event.listens_for(EvaluationRow, "load")
+def _loaded(row: EvaluationRow, context: QueryContext) -> None:
+    if (home := context.session.info.get(HOME)) is not None:
+        path = resolved({"path": row.dataset_path}, home)["path"]
+        set_committed_value(row, "dataset_path", path)
+
+
+@event.listens_for(EvaluationRow, "refresh")
+def _refreshed(row: EvaluationRow, context: QueryContext, names: Collection[str] | None) -> None:
+    if names is None or "dataset_path" in names:
+        _loaded(row, context)
 
 
 class EvaluationStore:
@@ -88,12 +104,13 @@ class EvaluationStore:
         self._clear_abandoned()
         name, version = split_tag(target.model_id)
         assert version is not None, "An evaluation must have exactly one version."
+        path = str(target.dataset_path or target.dataset.root)
         row = EvaluationRow(
             id=uuid.uuid4().hex,
             name=name,
             version=version,
             dataset=target.dataset_name[:400],
-            dataset_path=str(target.dataset_path or target.dataset.root),
+            dataset_path=self._stored(path),
             fingerprint=target.dataset.fingerprint,
             split=target.split,
             letterbox=letterbox,
@@ -106,7 +123,15 @@ class EvaluationStore:
         self.share(row)
         with self.database.write() as session:
             session.add(row)
+        set_committed_value(row, "dataset_path", path)
         return row
+
+    def _stored(self, path: str) -> str:
+        """A path as rows have it: with an object store, for machines of other homes."""
+        settings = self.database.settings
+        if settings.store_url is None:
+            return path
+        return str(referring({"path": path}, settings.home)["path"])
 
     def latest(
         self, model_id: str, fingerprint: str, split: str, letterbox: str | None
@@ -209,7 +234,7 @@ class EvaluationStore:
 
 
 def _key(evaluation_id: str) -> str:
-    return f"evaluations/{evaluation_id}"
+    return f"{EVALUATIONS}/{evaluation_id}"
 
 
 def report_in(folder: Path) -> dict[str, Any]:

@@ -126,8 +126,8 @@ class ObjectTrees:
             return False
         return True
 
-    def list(self, prefix: str) -> Sequence[str]:
-        return self._list(prefix, TREE)
+    def list(self, prefix: str, min_age: float | None = None) -> Sequence[str]:
+        return self._list(prefix, TREE, min_age)
 
     def put_bytes(self, key: str, data: bytes) -> None:
         with _errors(key):

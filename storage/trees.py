@@ -82,8 +82,13 @@ class TreeStore(Protocol):
         """Whether the store has a tree; False without a store."""
         ...
 
-    def list(self, prefix: str) -> Sequence[str]:
-        """The keys of the store's trees below a prefix of whole words, sorted."""
+    def list(self, prefix: str, min_age: float | None = None) -> Sequence[str]:
+        """The keys of the store's trees below a prefix of whole words, sorted.
+
+        Args:
+            prefix: Whole words.
+            min_age: Only those that were put this many seconds ago; None: all.
+        """
         ...
 
     def put_bytes(self, key: str, data: bytes) -> None:
@@ -130,7 +135,7 @@ class FolderTrees:
     def exists(self, key: str) -> bool:
         return False
 
-    def list(self, prefix: str) -> Sequence[str]:
+    def list(self, prefix: str, min_age: float | None = None) -> Sequence[str]:
         return []
 
     def put_bytes(self, key: str, data: bytes) -> None:

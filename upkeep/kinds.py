@@ -18,8 +18,8 @@ MEANING: dict[Kind, str] = {
     "engines": "engines that were chosen for another CPU, or for other versions of the programs",
     "jobs": "jobs that have ended: their rows, logs and kept weights; the models they made stay",
     "kept": "images kept from live traffic",
-    "uploads": "files uploaded for jobs that were cancelled or never queued; objects in S3 that no "
-    "dataset has",
+    "uploads": "files uploaded for jobs that were cancelled or never queued; objects in S3 that "
+    "nothing refers to",
     "thumbnails": "thumbnails and indexes of the images of datasets, which are made again",
     "temporary": "files of processes that were killed",
     "aside": "what `restore --force` moved aside",

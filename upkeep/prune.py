@@ -33,6 +33,7 @@ from models_store.versions import ModelVersion
 from monitoring.kept_images import KeptImages
 from monitoring.shadow_store import ShadowStore
 from upkeep.kinds import DAYS, KEEP, KINDS, Kind
+from upkeep.lost_objects import lost_objects
 from upkeep.model_use import delete_model, job_that_uses, unfinished_jobs
 from upkeep.restore import ASIDE
 
@@ -136,7 +137,7 @@ def plan(
     found = Plan()
     finders: dict[Kind, Callable[[], Iterator[Item | Kept]]] = {
         "models": lambda: _models(stores, limits, why),
-        "exports": lambda: _exports(stores.registry.settings.paths.exports, limits),
+        "exports": lambda: _exports(stores.registry, limits),
         "engines": lambda: _engines(stores.registry, limits),
         "jobs": lambda: _jobs(stores.jobs, limits),
         "kept": lambda: _kept(stores.kept, limits),
@@ -256,9 +257,12 @@ def _model(stores: Stores, model: ModelVersion, limits: Limits, why: DecisionRea
     )
 
 
-def _exports(folder: Path, limits: Limits) -> Iterator[Item]:
+def _exports(registry: Registry, limits: Limits) -> Iterator[Item]:
     before = datetime.now(UTC) - limits.older_than
-    for export in sorted(folder.glob("*/*/*/")):
+    if registry.trees.shared:
+        yield from _shared_exports(registry, before)
+        return
+    for export in sorted(registry.settings.paths.exports.glob("*/*/*/")):
         if export.name.startswith(PARTIAL):  # being written, or `temporary`
             continue
         record = read_record(export)
@@ -276,6 +280,22 @@ def _exports(folder: Path, limits: Limits) -> Iterator[Item]:
                 f"{what}, of {made:%Y-%m-%d}",
                 _call(shutil.rmtree, export),
             )
+
+
+def _shared_exports(registry: Registry, before: datetime) -> Iterator[Item]:
+    """The old exports of all machines, in the object store."""
+    exports = ExportStore(registry.settings)
+    registry.refresh()
+    for model in registry.list():
+        for record in exports.list(model):
+            if datetime.fromisoformat(record.created_at) <= before:
+                yield Item(
+                    "exports",
+                    f"{model.id}/{record.id}",
+                    record.size_bytes,
+                    f"{record.format} {record.precision}, of {record.created_at[:10]}",
+                    _call(exports.delete, model, record.id),
+                )
 
 
 def _engines(registry: Registry, limits: Limits) -> Iterator[Item]:
@@ -371,6 +391,8 @@ def _uploads(stores: Stores, limits: Limits) -> Iterator[Item]:
     for lost in stores.annotated.lost_objects(seconds):
         reason = "no dataset has it"
         yield Item("uploads", lost.key, 0, reason, _call(stores.annotated.delete_lost, lost))
+    for one in lost_objects(stores.registry.database, seconds):
+        yield Item("uploads", one.key, 0, one.reason, one.delete)
 
 
 def _temporary(registry: Registry) -> Iterator[Item]:

@@ -70,6 +70,17 @@ def test_an_evaluation_of_one_machine_is_read_on_the_other(
     assert len(content(two.folder(found))) == 4
 
 
+def test_each_machine_reads_a_datasets_path_in_its_own_home(
+    machines: tuple[EvaluationStore, EvaluationStore],
+) -> None:
+    made = evaluate(machines[0])
+    homes = [store.database.settings.home.resolve() for store in machines]
+    assert made.dataset_path == str(homes[0] / "output")
+    for store, home in zip(machines, homes, strict=True):
+        (found,) = store.history("signs:1")
+        assert found.dataset_path == str(home / "output")
+
+
 def test_what_is_added_to_an_evaluation_is_shared(
     machines: tuple[EvaluationStore, EvaluationStore],
 ) -> None:

@@ -300,3 +300,10 @@ def test_a_store_that_comes_back(
     with pytest.raises(StoreUnavailable):
         trees.get("a", tmp_path / "copy")
     assert content(tmp_path / "copy") == content(folder)
+
+
+def test_a_list_can_leave_out_what_was_just_written(trees: ObjectTrees, folder: Path) -> None:
+    trees.put(folder / "images", "a/old")
+    trees.put_bytes("a/old", b"x")
+    assert trees.list("a", 3600) == trees.list_bytes("a", 3600) == []
+    wait_until(lambda: trees.list("a", 0.5) == trees.list_bytes("a", 0.5) == ["a/old"])
