@@ -384,6 +384,8 @@ def _export(registry: Registry, options: argparse.Namespace) -> None:
     if folder.is_dir() and not options.force:  # the child knows the file's name
         task["copied_to"] = str(folder.resolve())
     found = _exported(task, options)
+    written = json.dumps(found | {"content": model.content}).encode()
+    registry.trees.share_export(target / found["id"], model.name, model.version, written)
     path = _output_file(options.output, found["file"], options.force)
     # of a link, as of /dev/stdout, the file that it leads to is replaced
     with unless_deleted(model.id, model.path), atomic_path(path.resolve()) as partial:

@@ -182,6 +182,13 @@ class ModelTrees:
         """Name and version of each version with the mark of `unpublish`."""
         return [_name_and_version(key) for key in self._trees.list_bytes(UNPUBLISHED)]
 
+    def share_export(self, folder: Path, name: str, version: str, record: bytes) -> None:
+        """Store an exported file, as `engines.store` does: a folder named by its id."""
+        if self.shared:
+            key = f"{EXPORTS}/{name}/{version}/{folder.name}"
+            self._trees.put(folder, key)
+            self._trees.put_bytes(key, record)
+
     def remove(self, name: str, version: str) -> None:
         """Delete all of a version and its exports, the mark last."""
         if self.shared:

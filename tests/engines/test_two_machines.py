@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,10 @@ import pytest
 
 from engines.store import ExportRecord, ExportStore
 from errors import NotFound
+from models_store.shared.model_trees import ModelTrees
+from models_store.store import ModelStore
 from settings import Settings
+from storage.place import open_trees
 
 MODEL: Any = SimpleNamespace(id="signs:1", name="signs", version="1", content="c")
 Machines = tuple[ExportStore, ExportStore]
@@ -62,3 +66,21 @@ def test_an_export_that_is_deleted_on_one_machine_is_gone(machines: Machines) ->
     assert one.list(MODEL) == []
     with pytest.raises(NotFound):
         one.delete(MODEL, made.id)
+
+
+def test_an_export_of_the_command_line_is_shared(
+    machines: Machines, tmp_path: Path, store_url: str
+) -> None:
+    """It is made by a child process, whose answer lacks the content of the version."""
+    one, two = machines
+    made = export(one, b"first")
+    one.delete(MODEL, made.id)
+    folder = one.folder(MODEL) / made.id
+    folder.mkdir(parents=True)
+    (folder / made.file).write_bytes(b"first")
+    made.save(folder)
+    trees = open_trees(Settings(home=tmp_path / "one", store_url=store_url))
+    written = json.dumps(made.to_json() | {"content": MODEL.content}).encode()
+    ModelTrees(trees, ModelStore(tmp_path / "bento")).share_export(folder, "signs", "1", written)
+    assert two.list(MODEL) == one.list(MODEL) == [made]
+    assert two.path(MODEL, made).read_bytes() == b"first"
