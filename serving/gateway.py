@@ -36,6 +36,7 @@ from serving.annotation_inbox import AnnotationInbox
 from serving.deferred import afterwards
 from serving.gateways.one_process import Leadership
 from serving.gateways.peers import Peers
+from serving.gateways.prefetch import Prefetch
 from serving.gateways.renewal import renew_engines
 from serving.live_traffic import LiveTraffic
 from serving.operations.drift_watch import DriftWatch
@@ -160,7 +161,7 @@ class Gateway:
         self.inbox.start()
         self.shadow.start()
         work = [self._keep_active_loaded(), self._preload_promoted(), self._renew_engines()]
-        work += [self.sampler.run(), self._watch_drift()]
+        work += [self.sampler.run(), self._watch_drift(), self._prefetch()]
         if not self.peers.alone:
             work.append(self._publish_gauges())
         for one in work:
@@ -328,6 +329,11 @@ class Gateway:
         """Record when models drift, in one gateway process."""
         await self.leadership.wait()
         await DriftWatch(self.registry).run()
+
+    async def _prefetch(self) -> None:
+        """Download what other machines promote, in one gateway process."""
+        await self.leadership.wait()
+        await Prefetch(self.registry).run()
 
     async def _preload_promoted(self) -> None:
         """Load the versions that jobs are about to promote, so that requests need not wait."""
