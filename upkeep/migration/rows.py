@@ -73,7 +73,8 @@ def copy_rows(
         source: In a transaction that sees one moment.
         target: In a write transaction; its tables are empty.
         folders: Old folder → new folder, in paths that rows hold.
-        recipes: What becomes of a job's recipe, whose paths any machine can read.
+        recipes: What becomes of a job's recipe, and of an evaluation's path: any machine can read
+            them.
         progress: Called with numbers of rows.
 
     Returns:
@@ -89,6 +90,8 @@ def copy_rows(
             for row in block:
                 if table.name == "jobs":
                     row["recipe"] = recipes(row["recipe"])
+                elif table.name == "evaluations":
+                    row["dataset_path"] = recipes({"path": row["dataset_path"]})["path"]
                 row.update({name: moved_value(value, moved) for name, value in row.items()})
             target.execute(insert(table), block)
             number += len(block)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tarfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from sqlalchemy import delete, select, text
 
 from database import Database
+from jobs.home_references import referring, resolved
 from migrations.tables import METADATA
 from settings import Settings
 from tests.support.furnished_home import Furnished, furnished
@@ -119,6 +121,27 @@ def test_paths_in_rows_are_those_of_the_new_home(
     with there.engine.connect() as connection:
         (path,) = connection.scalars(select(METADATA.tables["evaluations"].c.dataset_path))
     assert path == "/data/home/datasets/shapes/data.yaml"
+
+
+def test_the_path_of_an_evaluation_holds_on_any_machine_and_in_a_home_again(
+    home: Furnished, opened: Callable[[str | None], Database]
+) -> None:
+    column = METADATA.tables["evaluations"].c.dataset_path
+    there, back = opened(None), opened(None)
+    own = home.settings.home.resolve()
+    found = []
+    for source, target, change in (
+        (home.database, there, partial(referring, home=own)),
+        (there, back, partial(resolved, home=own)),
+    ):
+        with source.engine.connect() as read, target.engine.begin() as write:
+            copy_rows(read, write, {}, change, nothing)
+        with target.engine.connect() as connection:
+            found += connection.scalars(select(column))
+    assert found == [
+        "$VISIONLOOP_HOME/datasets/shapes/data.yaml",
+        str(own / "datasets" / "shapes" / "data.yaml"),
+    ]
 
 
 def test_a_new_database_holds_nothing_and_another_says_what(
