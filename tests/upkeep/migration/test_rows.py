@@ -129,7 +129,7 @@ def test_the_path_of_an_evaluation_holds_on_any_machine_and_in_a_home_again(
     column = METADATA.tables["evaluations"].c.dataset_path
     there, back = opened(None), opened(None)
     own = home.settings.home.resolve()
-    found = []
+    found: list[str] = []
     for source, target, change in (
         (home.database, there, partial(referring, home=own)),
         (there, back, partial(resolved, home=own)),
