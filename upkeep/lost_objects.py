@@ -1,6 +1,6 @@
 """Objects in the store that nothing refers to: their deletion failed, or their maker was killed.
 
-Those of datasets, uploads and jobs have finders of their own, and models are repaired at each start.
+Those of datasets, uploads and jobs have finders of their own; models are repaired at each start.
 """
 
 from __future__ import annotations
