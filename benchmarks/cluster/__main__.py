@@ -14,11 +14,12 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from collections.abc import Collection
 
 from benchmarks.cluster.events import EVENTS, FINAL, Outcome, Stage, prepare
-from benchmarks.cluster.parts import cluster
+from benchmarks.cluster.parts import cluster, missing
 from benchmarks.cpu import cpu
-from benchmarks.stress.server import Failed
+from benchmarks.stress.server import Failed, Service
 from shell import Parser
 
 
@@ -38,6 +39,8 @@ def main() -> int:
     add("--minutes", type=float, default=40, help="no new event after this many minutes (40)")
     options = parser.parse_args()
     chosen = [event for event in EVENTS if not options.only or event.__name__ in options.only]
+    if lacking := missing():
+        parser.error(f"{lacking} `make stress-cluster` installs it and runs this.")
     began = time.monotonic()
     with cluster() as parts:
         print(f"{cpu()}; everything runs after {time.monotonic() - began:.0f} s", flush=True)
@@ -79,9 +82,7 @@ def checked(stage: Stage) -> str:
     """
     rows = {job: stage.ended(job) for job in stage.submitted}
     servers = stage.cluster.servers
-    listed = [
-        {job["job_id"]: job["status"] for job in s.ask("GET", "/jobs")["jobs"]} for s in servers
-    ]
+    listed = [_listed(server, rows) for server in servers]
     if any(one != listed[0] for one in listed):
         raise Failed(f"The servers list different jobs: {listed}")
     lost = [job for job in rows if listed[0].get(job) not in FINAL]
@@ -102,6 +103,12 @@ def checked(stage: Stage) -> str:
         f"{len(rows) - completed} cancelled; {again} with more than one attempt. None is lost, "
         "none ran twice, none published twice."
     )
+
+
+def _listed(server: Service, jobs: Collection[str]) -> dict[str, str]:
+    """The status of each of these jobs, as a server lists it."""
+    found = server.ask("GET", "/jobs")["jobs"]
+    return {job["job_id"]: job["status"] for job in found if job["job_id"] in jobs}
 
 
 if __name__ == "__main__":

@@ -242,7 +242,7 @@ def raylet_lost(stage: Stage) -> Outcome:
     try:
         lost = _lost(stage, "kill -9 of a raylet", job, killed)
         until(lambda: not worker.is_running(), READY, "the old worker has ended")
-        lost.told = f"the old worker is gone {time.monotonic() - killed:.1f} s after the kill"
+        lost.told = "the old worker has ended itself"
     finally:
         with contextlib.suppress(psutil.NoSuchProcess):
             worker.kill()

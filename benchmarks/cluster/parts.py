@@ -19,8 +19,8 @@ import psutil
 from benchmarks.cluster.records import Recorder
 from benchmarks.stress.server import Service
 from tests.support import postgres
-from tests.support.object_store import StoreServer, running_juicefs
-from tests.support.ray_cluster import TOKEN, RayCluster
+from tests.support.object_store import TOOLS, StoreServer, running_juicefs
+from tests.support.ray_cluster import RAY, TOKEN, RayCluster
 
 NODES = 2
 
@@ -73,6 +73,15 @@ class Cluster:
     def start_node(self) -> str:
         self.nodes.append(self.ray.start_node())
         return self.nodes[-1]
+
+
+def missing() -> str | None:
+    """A sentence on the first part that cannot be started here; None if there are all."""
+    if postgres.programs() is None:
+        return f"{postgres.MISSING}."
+    if not (TOOLS / "juicefs").exists():
+        return "JuiceFS' gateway is not installed."
+    return None if RAY else "TEST_RAY names no program `ray`."
 
 
 @contextmanager
