@@ -224,7 +224,6 @@ def node_lost(stage: Stage) -> Outcome:
     killed = time.monotonic()
     stage.cluster.ray.kill_node(node)
     lost = _lost(stage, "kill -9 of a node", job, killed)
-    lost.told = f"it went on at {stage.cluster.node_of(job) or 'another node'}"
     stage.cluster.start_node()
     return lost
 
@@ -317,6 +316,7 @@ def _lost(stage: Stage, event: str, job: str, killed: float) -> Outcome:
         "it goes on",
         noticed.at,
     )
+    stage.ended(job)  # the next event finds free nodes
     return Outcome(event, noticed.at - killed, resumed.at - killed, job)
 
 
