@@ -46,7 +46,7 @@ from upkeep.storage import opened, verify
 
 LEFT_OUT = {  # properties of HomePaths: what a server makes anew, and what is not a tree
     "database", "scratch", "image_cache", "image_index", "thumbnails", "engines", "exports",
-    "metrics", "schema_lock", "locks", "changes", "inbox_signal",
+    "metrics", "schema_lock", "locks", "changes", "inbox_signal", "migration_log",
 }  # fmt: skip
 
 
