@@ -294,13 +294,20 @@ def test_a_plan_changes_nothing(home: Furnished, stores: Stores) -> None:
 # --- the command
 
 
+@pytest.fixture(autouse=True)
+def settings_of_this_test() -> Iterator[None]:
+    """The settings are those of the variables that a test sets, and of no later test."""
+    get_settings.cache_clear()
+    yield
+    get_settings.cache_clear()
+
+
 @pytest.fixture
 def command(
     home: Furnished, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[[str], tuple[int, str]]:
     monkeypatch.setenv("VISIONLOOP_HOME", str(home.settings.home))
     monkeypatch.setenv("BENTOML_HOME", str(home.models.home))
-    get_settings.cache_clear()
 
     def run(line: str) -> tuple[int, str]:
         code = main(line.split())
@@ -359,7 +366,6 @@ def test_a_home_that_is_not_there_is_not_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("VISIONLOOP_HOME", str(tmp_path / "nowhere"))
-    get_settings.cache_clear()
     assert main(["prune", "all"]) == 1
     assert "There is no VisionLoop in" in capsys.readouterr().err
     assert not Settings().home.exists()

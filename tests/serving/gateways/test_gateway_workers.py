@@ -154,7 +154,7 @@ def test_images_kept_by_both_are_one_collection(
 
     for number in range(4):
         infer(pair[number % 2], picture(seed=200 + number), model_id=CLASSIFIER)
-    wait_until(lambda: len(kept(pair[0])) >= 4, 0.1)
+    wait_until(lambda: len(kept(pair[0])) >= 5, 0.1)
     assert kept(pair[0]) == kept(pair[1])
     assert pair[0].delete(path, params={"image": kept(pair[0])[0]}).status_code == 204
     assert kept(pair[0]) == kept(pair[1])
