@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -82,6 +83,13 @@ class Server:
                 self._changes = self._changes or ChangeReader(self.engine)
         return self._changes
 
+    def forget(self) -> None:
+        """Have a forked process open its own connections: those of its parent are not closed."""
+        self.engine.dispose(close=False)
+        self._own.dispose(close=False)
+        self.writer = threading.Lock()
+        self._changes = None  # the thread is the parent's
+
     def close(self) -> None:
         if self._changes is not None:
             self._changes.stop()
@@ -91,6 +99,16 @@ class Server:
 
 _registry = threading.Lock()
 _servers: dict[str, Server] = {}  # by URL
+
+
+def _forked() -> None:
+    global _registry
+    _registry = threading.Lock()  # a thread of the parent may hold the other
+    for server in _servers.values():
+        server.forget()
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 def server_of(url: URL) -> Server:

@@ -189,6 +189,7 @@ def test_wrong_arguments_are_exit_code_2(capsys: pytest.CaptureFixture[str]) -> 
     assert "exit codes" in capsys.readouterr().out
 
 
+@pytest.mark.sqlite
 def test_a_database_that_is_none_is_one_sentence(
     homes: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
