@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, Self
@@ -59,16 +60,16 @@ class Exclusive(Protocol):
     def __exit__(self, *_: object) -> None: ...
 
 
-class _Context:
+class _Context(ABC):
     """The methods of a context, for both kinds of lock."""
 
     _timeout: float | None
 
-    def acquire(self, timeout: float | None = None) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def acquire(self, timeout: float | None = None) -> None: ...
 
-    def release(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def release(self) -> None: ...
 
     def __enter__(self) -> Self:
         self.acquire(self._timeout)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -61,11 +62,12 @@ def kinds(found: Sides, source: Database, target: Database) -> Sequence[Kind]:
     ]
 
 
-class Whole:
+class Whole(ABC):
     """A kind of which all files are the same on both sides."""
 
+    @abstractmethod
     def folder(self, key: str, place: Place) -> Path:
-        raise NotImplementedError
+        """The folder of the tree with this key."""
 
     def content(self, key: str, place: Place) -> tuple[str, int]:
         return content(self.folder(key, place))
