@@ -35,3 +35,13 @@ def machine(tmp_path: Path, store_url: str, monkeypatch: pytest.MonkeyPatch) -> 
     yield open_registry
     for registry in opened:
         registry.database.close()
+
+
+@pytest.fixture
+def one(machine: Machine) -> Registry:
+    return machine("one")
+
+
+@pytest.fixture
+def two(machine: Machine, one: Registry) -> Registry:
+    return machine("two")

@@ -30,16 +30,6 @@ def files(folder: Path) -> dict[str, bytes]:
     }
 
 
-@pytest.fixture
-def one(machine: Machine) -> Registry:
-    return machine("one")
-
-
-@pytest.fixture
-def two(machine: Machine, one: Registry) -> Registry:
-    return machine("two")
-
-
 def test_a_version_of_one_machine_serves_on_the_other(
     one: Registry, two: Registry, model_folder: Path
 ) -> None:

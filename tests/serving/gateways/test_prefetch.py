@@ -14,22 +14,12 @@ from models_store.registry import Registry
 from serving.gateways.prefetch import Prefetch
 from storage.object_trees import ObjectTrees
 from tests.models_store.conftest import model_folder
-from tests.models_store.shared.conftest import Machine, machine
+from tests.models_store.shared.conftest import machine, one, two
 from tests.support.patience import until
 
-__all__ = ["machine", "model_folder"]
+__all__ = ["machine", "model_folder", "one", "two"]
 
 SOURCE = {"kind": "import"}
-
-
-@pytest.fixture
-def one(machine: Machine) -> Registry:
-    return machine("one")
-
-
-@pytest.fixture
-def two(machine: Machine, one: Registry) -> Registry:
-    return machine("two")
 
 
 def test_what_is_promoted_later_is_downloaded_and_nothing_else(
