@@ -129,18 +129,22 @@ class Bench:
         Raises:
             SystemExit: The stored run was made with settings other than `made_with`.
         """
-        try:
-            found: Figures = json.loads(self._file(key).read_text())
-        except (OSError, ValueError):
+        if (found := self.stored(key)) is None:
             return None
-        now, then = json.loads(json.dumps(made_with)), found.get("made_with", {})
-        changed = [name for name in now | then if now.get(name) != then.get(name)]
-        if changed:
+        if changed := changes(found.get("made_with", {}), made_with):
             raise SystemExit(
                 f"{self._file(key)} was made with settings that are different now: "
                 f"{', '.join(changed)}. Delete this file to repeat the run, rename it after an arm "
                 "with these settings, or give another --name."
             )
+        return found
+
+    def stored(self, key: str) -> Figures | None:
+        """The stored figures of a run, whatever it was made with; None if there are none."""
+        try:
+            found: Figures = json.loads(self._file(key).read_text())
+        except (OSError, ValueError):
+            return None
         return found
 
     @property
@@ -199,6 +203,12 @@ class Bench:
 class _Paths:
     def resolve(self, reference: str) -> Path:
         return Path(reference)
+
+
+def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The names of the settings that are different in a stored run."""
+    now = json.loads(json.dumps(now))
+    return [name for name in {**now, **then} if now.get(name) != then.get(name)]
 
 
 def machine() -> str:
