@@ -81,19 +81,22 @@ def _hold(name: str, registry: Registry) -> None:
     """Promote the newest version of a name if none of its versions is promoted.
 
     Without a promoted version, requests for the name get the newest one. They would get the new
-    version as soon as it is published, before it is evaluated.
+    version as soon as it is published, before it is evaluated. A version that was refused, as one
+    that has forgotten a class, is held only if there is no other.
     """
     registry.refresh()
     versions = [version for version in registry.list() if version.name == name]
-    if versions and not any(version.promoted for version in versions):
-        reason = (
-            f"{versions[0].id} was the version of {name!r} before this training published a "
-            "newer one."
-        )
-        with contextlib.suppress(Conflict, ModelNotFound):  # promoted or deleted meanwhile
-            registry.promote(
-                versions[0].id, DecisionReason("training", (reason,)), expected_promoted=""
-            )
+    if not versions or any(version.promoted for version in versions):
+        return
+    refused = {one.version for one in registry.decisions(name) if one.action == "refused"}
+    held = next((one for one in versions if one.version not in refused), versions[0])
+    reason = f"{held.id} was the version of {name!r} before this training published a newer one."
+    if held.version in refused:
+        reason += " It was refused before, but there is no other."
+    elif held is not versions[0]:
+        reason += " Newer ones were refused."
+    with contextlib.suppress(Conflict, ModelNotFound):  # promoted or deleted meanwhile
+        registry.promote(held.id, DecisionReason("training", (reason,)), expected_promoted="")
 
 
 def _class_counts(trained: Trained, recipe: Recipe, registry: Registry) -> dict[str, int]:

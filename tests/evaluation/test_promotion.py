@@ -408,6 +408,29 @@ def test_a_training_does_not_take_the_name_of_a_model_that_was_never_promoted(
 
 
 @pytest.mark.parametrize(
+    ("refused", "held", "said"),
+    [
+        ((2,), 1, "Newer ones were refused."),
+        ((1, 2), 0, "Newer ones were refused."),
+        ((1,), 2, "published a newer one."),
+        ((0, 1, 2), 2, "It was refused before, but there is no other."),
+    ],
+)
+def test_a_refused_version_is_not_promoted_by_the_next_training(
+    scene: Scene, refused: tuple[int, ...], held: int, said: str
+) -> None:
+    versions = [scene.publish(BEFORE) for _ in range(3)]
+    for index in refused:
+        why = DecisionReason("training", ("It has forgotten a class.",))
+        scene.registry.refuse(versions[index], why)
+    publish._hold("signs", scene.registry)
+    found = scene.registry.promoted("signs")
+    assert found is not None
+    assert found.id == versions[held]
+    assert scene.registry.decisions("signs")[0].reasons[0].endswith(said)
+
+
+@pytest.mark.parametrize(
     ("mode", "parent", "expected"),
     [
         ("regular", {"round": 5}, {"round": 1, "tram": 9}),
