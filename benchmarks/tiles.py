@@ -24,7 +24,7 @@ import yaml
 from inference.agreement import box_iou
 from inference.images import Pixels
 from inference.prediction import Float, InferenceItem, Prediction
-from inference.runtime import ModelRuntime
+from inference.runtime.model_runtime import ModelRuntime
 from inference.tiles import AUTO, OFF
 from models_store.export import export_onnx
 from models_store.importer import convert_checkpoint

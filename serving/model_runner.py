@@ -14,7 +14,7 @@ import bentoml
 import tracing
 from errors import VisionLoopError, our_fault
 from inference.prediction import InferenceItem, ItemResult
-from inference.runtime import ModelRuntime
+from inference.runtime.model_runtime import ModelRuntime
 from models_store.shared.model_trees import located
 from serving import lifecycle
 from serving.answers import infer_answer

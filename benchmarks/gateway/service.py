@@ -16,7 +16,7 @@ from inference.engine import Engine
 from inference.engine_files import load_description
 from inference.prediction import Float
 from inference.preprocess import LetterboxKind
-from inference.runtime import ModelRuntime
+from inference.runtime.model_runtime import ModelRuntime
 from models_store.description import ModelDescription
 from serving import model_runner
 from settings import Settings

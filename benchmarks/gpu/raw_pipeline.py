@@ -27,7 +27,7 @@ from inference.postprocess import Thresholds
 from inference.predict import predict
 from inference.prediction import Float, InferenceItem, Prediction
 from inference.preprocess import Letterbox, needed_size, prepare
-from inference.runtime import ModelRuntime
+from inference.runtime.model_runtime import ModelRuntime
 from inference.torch_engine import TorchEngine
 from models_store.description import ModelDescription
 from models_store.store import locate

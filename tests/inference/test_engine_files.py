@@ -14,7 +14,7 @@ from errors import ModelDamaged
 from inference import engine_files
 from inference.engine import Engine, load_engine
 from inference.prediction import Float
-from inference.runtime import ModelRuntime
+from inference.runtime.model_runtime import ModelRuntime
 from models_store.description import (
     ENGINES_FILE,
     ONNX_FILE,

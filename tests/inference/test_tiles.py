@@ -17,7 +17,7 @@ from inference.images import Pixels
 from inference.postprocess import MAX_DET
 from inference.prediction import Float, InferenceItem, Prediction
 from inference.preprocess import LetterboxKind
-from inference.runtime import ModelRuntime
+from inference.runtime.model_runtime import ModelRuntime
 from inference.tiles import AUTO, MOST, OFF, OVERLAP, View, merge, views
 from models_store.description import ModelDescription, Preprocessing, Task
 from settings import Settings

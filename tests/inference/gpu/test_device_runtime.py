@@ -15,7 +15,7 @@ from errors import InvalidImage, PayloadTooLarge
 from inference.engine import Engine
 from inference.images import Pixels, read_plain_jpeg
 from inference.prediction import InferenceItem
-from inference.runtime import ModelRuntime
+from inference.runtime.model_runtime import ModelRuntime
 from inference.torch_engine import TorchEngine
 from models_store.description import ModelDescription
 from settings import Settings

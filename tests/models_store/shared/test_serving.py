@@ -11,7 +11,7 @@ import pytest
 
 from errors import ModelNotFound, StoreUnavailable
 from inference.prediction import InferenceItem
-from inference.runtime import ModelRuntime
+from inference.runtime.model_runtime import ModelRuntime
 from models_store.registry import Registry
 from models_store.shared.model_trees import located
 from settings import Settings

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from inference.runtime import LOWEST, run_at_lowest_priority
+from inference.runtime.threads import LOWEST, run_at_lowest_priority
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities by thread")

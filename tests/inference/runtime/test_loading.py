@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from errors import BackendTimeout, BackendUnavailable, ModelDamaged, VisionLoopError
-from inference import runtime as runtime_module
 from inference.batcher import Batcher
 from inference.engine import Engine, load_engine
 from inference.prediction import InferenceItem, ItemResult
-from inference.runtime import ModelRuntime
+from inference.runtime import loaded_models
+from inference.runtime.model_runtime import ModelRuntime
 from models_store.description import ModelDescription
 from settings import Settings
 from tests.support.patience import PATIENCE, until
@@ -261,7 +261,7 @@ def test_more_cold_models_than_are_kept_all_answer(running: Any) -> None:
 def test_a_model_that_nobody_uses_after_its_load_is_evicted_later(
     running: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runtime_module, "UNUSED", 0.05)
+    monkeypatch.setattr(loaded_models, "UNUSED", 0.05)
     loads = GatedLoads()
 
     async def story() -> None:
