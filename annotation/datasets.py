@@ -16,7 +16,7 @@ from typing import Any, Literal
 from sqlalchemy import delete, select, update
 from sqlalchemy.exc import IntegrityError
 
-from annotation.draft_tables import Draft, DraftCommit
+from annotation.draft_tables import CommittedDraft, Draft, DraftCommit
 from annotation.entries import AnnotationEntries, add_entries, note_change
 from annotation.tables import AnnotatedDataset, AnnotationEntry
 from database import Database
@@ -205,8 +205,8 @@ class AnnotatedDatasets:
     def delete(self, dataset_id: str) -> None:
         """Delete the rows of a dataset. The caller deletes its folder."""
         with self.database.write() as session:
-            session.execute(delete(Draft).where(Draft.dataset_id == dataset_id))
-            session.execute(delete(DraftCommit).where(DraftCommit.dataset_id == dataset_id))
+            for table in (Draft, DraftCommit, CommittedDraft):
+                session.execute(delete(table).where(table.dataset_id == dataset_id))
             entries = AnnotationEntry.dataset_id == dataset_id
             session.execute(delete(AnnotationEntry).where(entries))
             session.execute(delete(AnnotatedDataset).where(AnnotatedDataset.id == dataset_id))

@@ -46,6 +46,25 @@ class DraftCommit(Base):
     created_at: Mapped[str] = mapped_column(String(40), default=now)
 
 
+class CommittedDraft(Base):
+    """The newest committed draft of an image: what its author draws on, who goes on after it."""
+
+    __tablename__ = "annotation_committed_drafts"
+    __table_args__ = (Index("ix_annotation_committed_drafts_created_at", "created_at"),)
+
+    dataset_id: Mapped[str] = mapped_column(String(61), primary_key=True)
+    content: Mapped[str] = mapped_column(String(64), primary_key=True)  # SHA-256 of the image
+    author: Mapped[str] = mapped_column(String(LONGEST_AUTHOR), primary_key=True)
+    version: Mapped[str] = mapped_column(String(32))  # the draft's, when it was committed
+    base: Mapped[str] = mapped_column(String(32))  # `form.base_of` what was committed
+    replaced: Mapped[list[Any]] = mapped_column(JSON)  # bases before, by this author's commits
+    created_at: Mapped[str] = mapped_column(String(40), default=now)
+
+    def after(self, base: str) -> str:
+        """The base that the author's commits have made of a base; another one stays."""
+        return self.base if base in self.replaced else base
+
+
 class Claim(Base):
     """An image that a person works on; the queue gives it to nobody else until then.
 

@@ -23,12 +23,17 @@ class CheckedDraft:
     Attributes:
         changed: Those that are new or changed, with the dataset's spelling of class names.
         stored: Those that the dataset has exactly so.
-        result: All of them as a commit stores them: within the image.
+        inside: `changed` as a commit stores them: within the image.
     """
 
     changed: tuple[Annotation, ...]
     stored: tuple[Annotation, ...]
-    result: tuple[Annotation, ...]
+    inside: tuple[Annotation, ...]
+
+    @property
+    def result(self) -> tuple[Annotation, ...]:
+        """All objects as a commit stores them."""
+        return (*self.stored, *self.inside)
 
 
 def check_drawn(
@@ -55,7 +60,7 @@ def check_drawn(
             f"has {len(drawn)}: {', '.join(thing.label[:60] for thing in drawn[:5])}. Keep one."
         )
     inside = checked(found, state.name, state.size)
-    return CheckedDraft(found.objects, tuple(stored), (*stored, *inside.objects))
+    return CheckedDraft(found.objects, tuple(stored), inside.objects)
 
 
 def _check_form(thing: Annotation, name: str, task: Task) -> None:

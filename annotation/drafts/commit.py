@@ -15,7 +15,7 @@ from annotation.corrections.submission import CorrectionPolicy, CorrectionSubmis
 from annotation.diff import KINDS, compare_annotations
 from annotation.draft_tables import Draft
 from annotation.drafts.checks import CheckedDraft, check_drawn
-from annotation.drafts.form import are_same, as_stored, from_shapes
+from annotation.drafts.form import are_same, as_stored, base_of, from_shapes
 from annotation.drafts.image_state import ImageReader, ImageState
 from annotation.drafts.store import DraftStore, Place
 from annotation.image_records import HUMAN_KINDS
@@ -77,6 +77,18 @@ class Drawing:
         before its drafts were deleted."""
         stored = self.state.stored
         return stored is not None and are_same(self.checked.result, stored.objects)
+
+    @property
+    def becomes(self) -> str:
+        """The base of what a commit stores; see `form.base_of`."""
+        if self.is_stored:
+            return self.state.base
+        return base_of(replace(self.found, objects=(*self.stored, *self.checked.inside)))
+
+    @property
+    def stored(self) -> tuple[Annotation, ...]:
+        """The objects that the dataset has exactly so, as it has them."""
+        return as_stored(self.checked.stored, self.state.stored)
 
     def conflict(self) -> dict[str, Any]:
         """Who stands against whom."""
@@ -170,11 +182,9 @@ class DraftCommitter:
             "replayed": False,
         }
         if not request.dry_run:
-            self.drafts.finish(drafts, self._base, request.key, answer)
+            bases = {one.draft.content: one.becomes for one in drawings}
+            self.drafts.finish(drafts, bases, request.key, answer)
         return answer
-
-    def _base(self, content: str) -> str:
-        return self.reader.current(self.dataset_id, content).base
 
     def _accepted(self, request: CommitRequest) -> list[Draft]:
         """The drafts to commit, in order of their images."""
@@ -230,7 +240,7 @@ class DraftCommitter:
             content=drawing.draft.content,
             where=state.name,
             empty="finished",
-            stored=as_stored(found.stored, state.stored),
+            stored=drawing.stored,
         )
 
     def _changes(self, drawings: Sequence[Drawing]) -> dict[str, Any]:
@@ -285,9 +295,10 @@ def _marks(session: Session, dataset_id: str, contents: Sequence[str]) -> Marks:
 def _conflict(drawings: Sequence[Drawing]) -> DraftConflict:
     first = drawings[0]
     more = f" and {len(drawings) - 1} more images" if len(drawings) > 1 else ""
+    own = " in another window" if first.state.by == first.draft.author else ""
     return DraftConflict(
-        f"{first.state.by} has annotated {first.state.name}{more} since {first.draft.author} drew "
-        "on it. Nothing was committed, and nothing was overwritten. To commit yours in place of "
-        "theirs, list the image in 'mine'; to keep theirs, discard your draft.",
+        f"{first.state.by} has annotated {first.state.name}{more}{own} since {first.draft.author} "
+        "drew on it. Nothing was committed, and nothing was overwritten. To commit yours in place "
+        "of theirs, list the image in 'mine'; to keep theirs, discard your draft.",
         conflicts=[one.conflict() for one in drawings],
     )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, get_args
 
@@ -12,7 +12,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from annotation.draft_tables import Claim, Draft, DraftCommit, Skip
+from annotation.draft_tables import Claim, CommittedDraft, Draft, DraftCommit, Skip
 from database import Database, now
 from errors import NotFound, PreconditionFailed
 
@@ -20,6 +20,7 @@ DraftState = Literal["draft", "accepted", "skipped"]
 STATES: tuple[DraftState, ...] = get_args(DraftState)
 ANY = "*"  # in place of a version: whichever the newest is
 ANSWERS_DAYS = 30  # for so long a repeated commit is answered as the first
+MAX_REPLACED = 50  # bases that are remembered of an author's commits in a row
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ class DraftStore:
 
         Returns:
             The draft with its new version; if it is stored exactly so, with the one it has: the
-            client sends it again because it did not get the answer.
+            client sends it again because it did not get the answer. A client that goes on from a
+            draft that its author committed meanwhile draws on what was committed: its base is that.
 
         Raises:
             PreconditionFailed: The newest version is another one; nothing was changed.
@@ -96,9 +98,14 @@ class DraftStore:
     def _put(self, place: Place, drawn: Drawn, seen: str | None) -> Draft:
         with self.database.write() as session:
             found = _row(session, place, lock=True)
+            committed = session.get(CommittedDraft, (place.dataset_id, place.content, place.author))
+            goes_on = committed is not None and found is None and seen == committed.version
+            if committed is not None and (goes_on or _is_on(found, committed)):
+                drawn = replace(drawn, base=committed.after(drawn.base))
             if found is not None and _holds(found, drawn):
                 return found
-            _require(found, seen, place)
+            if not goes_on:
+                _require(found, seen, place)
             if found is None:
                 found = Draft(
                     dataset_id=place.dataset_id, content=place.content, author=place.author
@@ -158,7 +165,7 @@ class DraftStore:
     def finish(
         self,
         committed: Sequence[Draft],
-        base: Callable[[str], str],
+        bases: Mapping[str, str],
         key: str | None,
         answer: dict[str, Any],
     ) -> None:
@@ -168,13 +175,15 @@ class DraftStore:
 
         Args:
             committed: The drafts of one author, in the versions that were committed.
-            base: SHA-256 of an image → the base of what was committed.
+            bases: SHA-256 of an image → the base of what was committed.
             key: The client's name of the commit; None: the answer is not kept.
             answer: The answer.
         """
         with self.database.write() as session:
             for draft in committed:
                 place = Place(draft.dataset_id, draft.content, draft.author)
+                base = bases[draft.content]
+                _note_committed(session, draft, base)
                 found = _row(session, place, lock=True)
                 if found is None:
                     continue
@@ -184,7 +193,7 @@ class DraftStore:
                     mine = Claim.content == draft.content, Claim.author == draft.author
                     session.execute(delete(Claim).where(*mine))
                 elif found.base == draft.base:
-                    found.base = base(draft.content)
+                    found.base = base
             if key is not None and committed:
                 first = committed[0]
                 session.merge(
@@ -197,13 +206,37 @@ class DraftStore:
                     )
                 )
             oldest = datetime.now(UTC) - timedelta(days=ANSWERS_DAYS)
-            old = DraftCommit.created_at < oldest.isoformat(timespec="milliseconds")
-            session.execute(delete(DraftCommit).where(old))
+            for table in (DraftCommit, CommittedDraft):
+                old = table.created_at < oldest.isoformat(timespec="milliseconds")
+                session.execute(delete(table).where(old))
 
 
 def _row(session: Session, place: Place, lock: bool = False) -> Draft | None:
     key = (place.dataset_id, place.content, place.author)
     return session.get(Draft, key, with_for_update=lock)
+
+
+def _note_committed(session: Session, draft: Draft, base: str) -> None:
+    """Remember what a committed draft has become."""
+    before = session.get(CommittedDraft, (draft.dataset_id, draft.content, draft.author))
+    is_next = before is not None and before.base == draft.base
+    replaced = [*(before.replaced if before is not None and is_next else ()), draft.base]
+    session.merge(
+        CommittedDraft(
+            dataset_id=draft.dataset_id,
+            content=draft.content,
+            author=draft.author,
+            version=draft.version,
+            base=base,
+            replaced=replaced[-MAX_REPLACED:],
+            created_at=now(),
+        )
+    )
+
+
+def _is_on(found: Draft | None, committed: CommittedDraft) -> bool:
+    """Whether a draft is drawn on what its author committed."""
+    return found is not None and found.base == committed.base
 
 
 def _holds(found: Draft, drawn: Drawn) -> bool:

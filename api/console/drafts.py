@@ -244,7 +244,9 @@ async def put_draft(
 
     Nothing of the dataset changes until it is committed. `If-Match` with the draft's ETag, or
     `If-None-Match: *` for the first time, is required: of two windows the second gets a 412, with
-    the author and time of what is there. A draft that is accepted must be one that can be stored.
+    the author and time of what is there. After a commit of one's own, the committed draft's ETag
+    begins a new draft on what was committed. A draft that is accepted must be one that can be
+    stored.
     """
     seen = _seen(request)
     body = await json_body(request, DraftBody, most=MOST_VALUES)

@@ -200,6 +200,19 @@ test("a draft that was committed by another window begins anew, on what was comm
   assert.equal(fake.drafts.get(ONE)?.base, "b2");
 });
 
+test("who goes on after an own commit sends the base of what was committed", async () => {
+  const fake = new Fake();
+  const { drafts, time } = page(fake);
+  await drafts.open("d", ONE);
+  fake.replaced.set("none", "b2");
+  drafts.save([box("car")]);
+  await time.pass(QUIET);
+  fake.replaced.clear();
+  drafts.save([box("dog")]);
+  await time.pass(QUIET);
+  assert.deepEqual([labels(fake), fake.drafts.get(ONE)?.base], [["dog"], "b2"]);
+});
+
 test("accept goes on at once to an image that is there already", async () => {
   const fake = new Fake();
   const { drafts, time, prepared } = page(fake);

@@ -86,6 +86,8 @@ export class Fake {
   /** How many images each claim was about. */
   claimed: number[] = [];
   commits = new Map<string, unknown>();
+  /** Bases that the author's own commits have replaced. */
+  replaced = new Map<string, string>();
   private versions = 0;
 
   fetch = async (input: RequestInfo | URL, options: RequestInit = {}): Promise<Response> => {
@@ -167,7 +169,7 @@ export class Fake {
     if (found ? seen !== `"${found.version}"` : seen !== null) return found ? this.conflict(found) : reply(412, { code: "PRECONDITION_FAILED", message: "gone", current: null });
     if (body.state === "accepted" && this.refuseAccepted) return reply(400, { code: "VALIDATION_ERROR", message: this.refuseAccepted });
     this.versions += 1;
-    const made = { ...body, version: this.versions, author: decodeURIComponent(headers.get("X-Annotator") ?? "") };
+    const made = { ...body, base: this.replaced.get(body.base) ?? body.base, version: this.versions, author: decodeURIComponent(headers.get("X-Annotator") ?? "") };
     this.drafts.set(content, made);
     return reply(200, this.shown(content, made));
   }

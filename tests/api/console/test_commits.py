@@ -234,6 +234,102 @@ def test_a_draft_that_was_changed_during_the_commit_stays(
     assert labels(service, frames)["frame_1.png"] == ["person"]
 
 
+def go_on(service: Service, dataset: str, before: Any, objects: list[Any]) -> Any:
+    """Alice's window draws on: it knows its draft, and the base that it began with."""
+    seen = ALICE | {"If-Match": before["etag"]}
+    answer = put(service, dataset, before["content"], objects, seen, "accepted", before["base"])
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def test_who_goes_on_after_an_own_commit_draws_on_what_was_committed(
+    service: Service, frames: str
+) -> None:
+    draft = accept(service, frames, ONE, [shape("dog")])
+    base = draft["base"]
+    for label in ("person", "car", "dog"):
+        assert commit(service, frames).status_code == 201
+        draft = go_on(service, frames, draft, [shape(label)])
+        assert draft["base"] == look(service, frames)["base"]
+        draft["base"] = base  # a client that does not read it in the answer
+    assert commit(service, frames).status_code == 201
+    assert labels(service, frames)["frame_1.png"] == ["dog"]
+    assert drafts(service, frames)["total"] == 0
+
+
+def test_who_goes_on_during_an_own_commit_draws_on_what_was_committed(
+    service: Service, frames: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = accept(service, frames, ONE, [shape("dog")])
+    later: list[Any] = []
+    finish: Callable[..., None] = DraftStore.finish
+
+    def change_then_finish(self: DraftStore, *given: Any) -> None:
+        later.append(go_on(service, frames, first, [shape("person")]))
+        finish(self, *given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(DraftStore, "finish", change_then_finish)
+        assert commit(service, frames).status_code == 201
+    assert go_on(service, frames, later[0], [shape("car")])["base"] == look(service, frames)["base"]
+    assert commit(service, frames).status_code == 201
+    assert labels(service, frames)["frame_1.png"] == ["car"]
+
+
+def test_who_goes_on_overwrites_nobody_who_came_after_the_own_commit(
+    service: Service, frames: str
+) -> None:
+    draft = accept(service, frames, ONE, [shape("dog")])
+    assert commit(service, frames).status_code == 201
+    accept(service, frames, ONE, [shape("person")], BOB)
+    assert commit(service, frames, BOB).status_code == 201
+    go_on(service, frames, draft, [shape("car")])
+    refused = commit(service, frames)
+    assert refused.status_code == 409
+    assert refused.json()["conflicts"][0]["theirs"]["author"] == BOB_NAME
+    assert labels(service, frames)["frame_1.png"] == ["person"]
+
+
+def test_a_window_that_has_not_seen_the_own_commit_overwrites_it_not(
+    service: Service, frames: str
+) -> None:
+    base = look(service, frames)["base"]
+    first = accept(service, frames, ONE, [shape("dog")])
+    assert commit(service, frames).status_code == 201
+    second = go_on(service, frames, first, [shape("person")])
+    assert commit(service, frames).status_code == 201
+    for seen, status in (({"If-Match": first["etag"]}, 412), ({"If-None-Match": "*"}, 200)):
+        stale = put(service, frames, ONE, [shape("car")], ALICE | seen, "accepted", base)
+        assert stale.status_code == status, stale.text
+    refused = commit(service, frames)
+    assert refused.status_code == 409
+    assert "in another window" in refused.json()["message"]
+    assert second["etag"] != first["etag"]
+    assert labels(service, frames)["frame_1.png"] == ["person"]
+
+
+@pytest.mark.parametrize(
+    "objects",
+    [
+        [],
+        [shape("dog", (-5, -5, 90, 90))],
+        [shape("dog"), shape("DOG", (1.25, 2, 30.5, 40), id="s2")],
+        [shape("car", None, parts=[{"outline": [[1, 1], [40, 2], [20, 38.5]], "holes": []}])],
+    ],
+)
+def test_a_commit_knows_the_base_of_what_it_stores(
+    service: Service, frames: str, objects: list[Any]
+) -> None:
+    draft = accept(service, frames, ONE, objects)
+    kept = look(service, frames)["objects"]
+    assert commit(service, frames, confirm=True).status_code == 201
+    draft = go_on(service, frames, draft, [*objects, *kept])
+    assert draft["base"] == look(service, frames)["base"]
+    assert commit(service, frames).status_code == 201
+    draft = go_on(service, frames, draft, [*kept, shape("person", id="s9")])
+    assert draft["base"] == look(service, frames)["base"]
+
+
 def test_much_is_removed_only_when_confirmed(service: Service, frames: str) -> None:
     for content in IMAGES[:2]:
         accept(service, frames, content, [])

@@ -289,6 +289,7 @@ export class Outbox {
       const draft = await this.server.put(pending.dataset, pending.content, sent, pending.etag);
       this.reached();
       pending.etag = draft.etag;
+      pending.base = draft.base; // another one after our own commit
       if (pending.state === "skipped" && entry.edit === edit) await this.server.skip(pending.content, pending.reason);
       if (entry.edit === edit) this.confirmed(entry);
       return true;
