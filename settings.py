@@ -6,31 +6,35 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
-from urllib.parse import urlsplit
 
-from pydantic import (
-    ByteSize,
-    Field,
-    SecretStr,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import ByteSize, Field, SecretStr, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from field_names import meant
 from home_paths import HomePaths
+from setting_values import (
+    DatabaseUrl,
+    Download,
+    Folder,
+    Folders,
+    HostNames,
+    LongSecret,
+    Networks,
+    OptionalFolder,
+    Origins,
+    RootPath,
+    Secret,
+    StoreUrl,
+    WebhookAddresses,
+    web_address,
+    without_credentials,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
-
-Folders = Annotated[tuple[Path, ...], NoDecode]
-Words = Annotated[tuple[str, ...], NoDecode]
 
 Figure = Literal[
     "accuracy", "accuracy_top5", "precision", "recall", "f1_score", "mAP50", "mAP50_95",
@@ -40,8 +44,6 @@ Figure = Literal[
 Engine = Literal["auto", "onnxruntime", "openvino", "int8", "torch", "tensorrt"]
 
 PREFIX = "VISIONLOOP_"
-SHORTEST_SECRET = 16  # characters
-LONGEST_ADDRESS = 2000  # characters
 OTHER_VARIABLES = frozenset(
     {"VISIONLOOP_CLAIM", "VISIONLOOP_JOB", "VISIONLOOP_PYTHON", "VISIONLOOP_URL"}
 )
@@ -51,35 +53,8 @@ VISIONLOOP_JOB and VISIONLOOP_CLAIM are set for a job's process; the others are 
 commands.
 """
 
-ROOT_PATH = r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]{1,100}){1,10}"
-"""Pattern of a prefix: no character in it is ever escaped in a URL."""
-
-OWN_PATHS = frozenset(
-    ("annotate", "api", "audit", "console", "docs", "events", "health", "healthz", "infer", "jobs",
-     "label-studio", "livez", "metrics", "models", "openapi.json", "predict", "readyz", "redoc",
-     "schema.json", "session", "static", "stats", "tasks", "tokens", "train", "v1", "webhooks")
-)  # fmt: skip
-"""First parts of the service's own paths, which no prefix may begin with."""
-
 KUBERNETES = re.compile(r"VISIONLOOP_(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_[A-Z]+(_[A-Z]+)?)?)")
 """Variables that Kubernetes sets in containers, if their namespace has a service `visionloop`."""
-
-YES, NO = ("true", "1", "yes", "on", "t", "y"), ("false", "0", "no", "off", "f", "n")
-"""What pydantic takes for true and false."""
-
-STORE_URL = re.compile(
-    r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])"
-    r"(/(?P<prefix>[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}(/[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}){0,3}))?"
-)
-
-ADDRESSES = {
-    "label_studio_url": "http://labels.example:8080",
-    "cluster_url": "http://ray-head:8265",
-    "download_url": "https://mirror.example/weights, without user name and query",
-}
-
-DRIVERS = ("sqlite+pysqlite", "postgresql+psycopg")
-"""The databases and drivers that the tests run on."""
 
 
 class Settings(BaseSettings):
@@ -94,13 +69,13 @@ class Settings(BaseSettings):
         env_prefix="VISIONLOOP_", env_ignore_empty=True, frozen=True, hide_input_in_errors=True
     )
 
-    home: Path = Field(Path("~/.visionloop"), description="Folder of database, jobs and datasets")
-    database_url: str | None = Field(
+    home: Folder = Field(Path("~/.visionloop"), description="Folder of database, jobs and datasets")
+    database_url: DatabaseUrl = Field(
         None,
         description="URL of a PostgreSQL database, postgresql+psycopg://USER:PASSWORD@HOST/NAME, "
         "or of a SQLite file; default: SQLite in VISIONLOOP_HOME",
     )
-    store_url: str | None = Field(
+    store_url: StoreUrl = Field(
         None,
         description="Place in S3 of what several machines share, such as `s3://BUCKET/PREFIX`; "
         "default: folders on this machine. The usual variables `AWS_*` have the credentials, "
@@ -119,12 +94,12 @@ class Settings(BaseSettings):
         "VISIONLOOP_HOME/datasets",
     )
 
-    token: SecretStr | None = Field(
+    token: Secret = Field(
         None,
         description="Token that requests must send; unset: no token is needed until a named token "
         "is created",
     )
-    admin_token: SecretStr | None = Field(
+    admin_token: Secret = Field(
         None,
         description="Token for training, import, activation and deletion; unset: `token` is enough",
     )
@@ -134,21 +109,21 @@ class Settings(BaseSettings):
         le=36_500,
         description="Days for which entries of the audit trail are kept; 0: for ever",
     )
-    cors_origins: Words = Field(
+    cors_origins: Origins = Field(
         (), description="Origins of web pages that may call this server (CORS); `*`: all"
     )
-    hosts: Words = Field(
+    hosts: HostNames = Field(
         (),
         description="Host names of this server that requests may use, such as `labels.example` or "
         "`*.lab.example`; `*`: all. They are checked if no token is set, or if names are given; "
         "localhost, IP addresses and this machine's own names are always allowed",
     )
-    trusted_proxies: Words = Field(
+    trusted_proxies: Networks = Field(
         (),
         description="IP addresses or networks of proxies, such as `127.0.0.1`, whose headers "
         "`X-Forwarded-For`, `-Proto`, `-Host` and `-Prefix` are trusted",
     )
-    root_path: str = Field(
+    root_path: RootPath = Field(
         "",
         description="Path below which a proxy offers the service, such as `/vision`; whether the "
         "proxy removes it or not",
@@ -188,7 +163,7 @@ class Settings(BaseSettings):
     image_url_timeout: float = Field(
         10, gt=0, description="Time limit for fetching one image by URL, in seconds"
     )
-    label_studio_url: str | None = Field(
+    label_studio_url: Annotated[str | None, web_address("http://labels.example:8080")] = Field(
         None, description="Address of your Label Studio, from which its images are fetched"
     )
     label_studio_token: SecretStr | None = Field(
@@ -245,16 +220,18 @@ class Settings(BaseSettings):
         512, gt=0, description="Most space for kept images, in MiB; the oldest are deleted"
     )
 
-    pretrained: Path | None = Field(
+    pretrained: OptionalFolder = Field(
         None, description="Folder of pretrained weights (yolov8n.pt, …) to start trainings from"
     )
-    allow_download: Literal["auto", "always", "never"] = Field(
+    allow_download: Download = Field(
         "auto",
         description="Whether jobs fetch pretrained weights that are missing: `auto`: if they can "
         "be fetched, else the training starts from scratch; `always` (or `true`): a training fails "
         "without them; `never` (or `false`)",
     )
-    download_url: str | None = Field(
+    download_url: Annotated[
+        str | None, web_address("https://mirror.example/weights, without user name and query")
+    ] = Field(
         None,
         description="Address of a mirror of the pretrained weights, a folder with files such as "
         "yolov8n.pt; default: their publishers'. HTTP_PROXY and HTTPS_PROXY apply",
@@ -272,12 +249,12 @@ class Settings(BaseSettings):
         description="GPUs of one machine that a training uses together, if its mode is regular or "
         "freeze-strategy, its model is a YOLO, and its batch is a multiple of this number",
     )
-    cluster_url: str | None = Field(
+    cluster_url: Annotated[str | None, web_address("http://ray-head:8265")] = Field(
         None,
         description="Address of a Ray cluster on which trainings, evaluations and annotations run, "
         "such as http://ray-head:8265; needs PostgreSQL, `store_url` and `train_slots`",
     )
-    cluster_token: SecretStr | None = Field(
+    cluster_token: Secret = Field(
         None, description="Ray's authentication token (RAY_AUTH_TOKEN) for this cluster"
     )
     jobs_per_token: int = Field(
@@ -330,12 +307,12 @@ class Settings(BaseSettings):
         False, description="Promote even if a known class has no object in the dataset"
     )
 
-    webhook_url: Words = Field(
+    webhook_url: WebhookAddresses = Field(
         (),
         description="Addresses that are sent a signed message when a job ends, such as "
         "`https://hooks.example/visionloop`; a comma inside an address is written `%2C`",
     )
-    webhook_secret: SecretStr | None = Field(
+    webhook_secret: LongSecret = Field(
         None,
         description="Secret of at least 16 characters with which these messages are signed; "
         "needed if `webhook_url` is set",
@@ -351,121 +328,6 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = Field(
         "text", description="Form of the log lines: text, or one JSON object a line"
     )
-
-    @field_validator("home", "pretrained")
-    @classmethod
-    def _absolute(cls, value: Path | None) -> Path | None:
-        return _expanded(value) if value else None
-
-    @field_validator("data_roots", mode="before")
-    @classmethod
-    def _split_folders(cls, value: object) -> object:
-        if isinstance(value, str):
-            parts = re.split(f"[,{os.pathsep}]", value)
-            return tuple(_expanded(Path(part.strip())) for part in parts if part.strip())
-        return value
-
-    @field_validator("cors_origins", "hosts", "trusted_proxies", "webhook_url", mode="before")
-    @classmethod
-    def _split_words(cls, value: object) -> object:
-        if isinstance(value, str):
-            return tuple(part.strip() for part in value.split(",") if part.strip())
-        return value
-
-    @field_validator("cors_origins")
-    @classmethod
-    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        """As browsers send them: in lower case, without a path."""
-        for origin in value:
-            if origin != "*" and not re.fullmatch(r"[a-zA-Z][\w+.-]*://[^/\s?#@]+/?", origin):
-                raise PydanticCustomError(
-                    "cors_origins",
-                    "{origin} is not an origin; write https://labels.example, without a path",
-                    {"origin": repr(origin[:100])},
-                )
-        return tuple(origin.lower().rstrip("/") for origin in value)
-
-    @field_validator("hosts")
-    @classmethod
-    def _hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for host in value:
-            if host != "*" and not re.fullmatch(r"(\*\.)?[\w-]+(\.[\w-]+)*\.?", host):
-                raise PydanticCustomError(
-                    "hosts",
-                    "{host} is not a host name; write labels.example, without scheme and port",
-                    {"host": repr(host[:100])},
-                )
-        return tuple(host.lower().rstrip(".") for host in value)
-
-    @field_validator("root_path")
-    @classmethod
-    def _prefix(cls, value: str) -> str:
-        path = value.strip().rstrip("/")
-        if path and not re.fullmatch(ROOT_PATH, path):
-            raise PydanticCustomError(
-                "root_path",
-                "{path} is not a path; write /vision, with letters, digits and . _ ~ - only",
-                {"path": repr(value[:100])},
-            )
-        first = path.split("/")[1] if path else ""
-        if first in OWN_PATHS:
-            raise PydanticCustomError(
-                "root_path",
-                "/{first} is the service's own: a request to it could mean either; write another "
-                "path, such as /vision",
-                {"first": first},
-            )
-        return path
-
-    @field_validator("trusted_proxies")
-    @classmethod
-    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        networks = []
-        for proxy in value:
-            try:
-                network = str(ip_network(proxy, strict=False))
-                networks.append(network if "/" in proxy else proxy)  # uvicorn takes no host bits
-            except ValueError:
-                raise PydanticCustomError(
-                    "trusted_proxies",
-                    "{proxy} is not an IP address or network; write 127.0.0.1 or 10.0.0.0/8",
-                    {"proxy": repr(proxy[:100])},
-                ) from None
-        return tuple(networks)
-
-    @field_validator("webhook_url")
-    @classmethod
-    def _webhook_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for number, address in enumerate(value, 1):
-            if not _is_webhook_address(address):  # not repeated: it may contain a password
-                raise PydanticCustomError(
-                    "webhook_url",
-                    "Address {number} is not like https://hooks.example/visionloop (http or "
-                    "https, a host, no fragment, no spaces)",
-                    {"number": number},
-                )
-        return tuple(dict.fromkeys(value))
-
-    @field_validator("token", "admin_token", "webhook_secret", "cluster_token")
-    @classmethod
-    def _without_line_end(cls, value: SecretStr | None) -> SecretStr | None:
-        """The secret without white space around it, such as the line end of a file it came from."""
-        given = value.get_secret_value() if value else ""
-        if given and not given.strip():
-            raise PydanticCustomError("blank_secret", "It is blank: write a secret, or unset it")
-        return SecretStr(given.strip()) if given else value
-
-    @field_validator("webhook_secret")
-    @classmethod
-    def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and len(value.get_secret_value()) < SHORTEST_SECRET:
-            raise PydanticCustomError(
-                "webhook_secret",
-                "The secret needs at least {least} characters; write the output of "
-                "`openssl rand -hex 32`",
-                {"least": SHORTEST_SECRET},
-            )
-        return value
 
     @model_validator(mode="after")
     def _signed_webhooks(self) -> Settings:
@@ -526,41 +388,6 @@ class Settings(BaseSettings):
                 )
         return values
 
-    @field_validator("allow_download", mode="before")
-    @classmethod
-    def _former_switch(cls, value: object) -> object:
-        """The switch of former versions: true meant that a training fails without the weights."""
-        if isinstance(value, bool):
-            return "always" if value else "never"
-        text = str(value).strip().lower()
-        return {**dict.fromkeys(YES, "always"), **dict.fromkeys(NO, "never")}.get(text, text)
-
-    @field_validator("label_studio_url", "download_url", "cluster_url")
-    @classmethod
-    def _web_address(cls, value: str | None, info: ValidationInfo) -> str | None:
-        address = re.fullmatch(r"https?://[^/\s?#@]+?(:\d{1,5})?(/[^\s?#@]*)?", value or "")
-        port = int((address[1] or ":80")[1:]) if address else 0
-        if value and not 0 < port < 2**16:
-            example = ADDRESSES[info.field_name or ""]
-            raise PydanticCustomError(
-                "web_address", "This is not an address like {example}", {"example": example}
-            )
-        return value.rstrip("/") if value else None
-
-    @field_validator("database_url")
-    @classmethod
-    def _usable_database(cls, value: str | None) -> str | None:
-        if value and (fault := _database_fault(value)):
-            raise PydanticCustomError("database_url", "{fault}", {"fault": fault})
-        return value
-
-    @field_validator("store_url")
-    @classmethod
-    def _usable_store(cls, value: str | None) -> str | None:
-        if value:
-            split_store_url(value)
-        return value.rstrip("/") if value else None
-
     @property
     def paths(self) -> HomePaths:
         return HomePaths(self.home)
@@ -602,29 +429,6 @@ class Settings(BaseSettings):
         return values
 
 
-def without_credentials(address: str) -> str:
-    """A web address without user name, password and query, any of which may be a credential."""
-    parts = urlsplit(address)
-    host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}{parts.path}{'?…' if parts.query else ''}"
-
-
-def split_store_url(url: str) -> tuple[str, str]:
-    """Bucket and prefix of VISIONLOOP_STORE_URL; the prefix may be empty.
-
-    Raises:
-        PydanticCustomError: It is none; a `ValueError`.
-    """
-    found = STORE_URL.fullmatch(url.rstrip("/"))
-    if found is None:
-        raise PydanticCustomError(
-            "store_url",
-            "This is not a place in S3; write s3://BUCKET or s3://BUCKET/PREFIX, without "
-            "credentials: those are in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
-        )
-    return found["bucket"], found["prefix"] or ""
-
-
 def variable_of(name: str) -> str:
     """The environment variable of a setting."""
     return PREFIX + name.upper()
@@ -663,47 +467,6 @@ def settings_without_effect(settings: Settings, environment: Mapping[str, str]) 
         if not folder.is_dir():
             lines.append(f"{variable_of(name)}: there is no folder {folder}.")
     return lines
-
-
-def _is_webhook_address(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError:  # a port that is no number, or unbalanced brackets
-        return False
-    plain = text.isascii() and text.isprintable() and not re.search(r"[\s#\\]", text)
-    known = parts.scheme.lower() in ("http", "https") and bool(parts.hostname) and port != 0
-    return plain and known and len(text) <= LONGEST_ADDRESS
-
-
-def _expanded(path: Path) -> Path:
-    """The absolute path, with `~` expanded."""
-    try:
-        return path.expanduser().resolve()
-    except RuntimeError:  # no HOME and no account, or the account of `~name` does not exist
-        raise PydanticCustomError(
-            "home",
-            "The home folder of {path} is unknown; give the full path of a folder",
-            {"path": str(path)},
-        ) from None
-
-
-def _database_fault(text: str) -> str | None:
-    """The reason why a database URL is invalid, without its password; None if it is valid."""
-    from sqlalchemy.engine import make_url  # slow to import
-    from sqlalchemy.exc import ArgumentError, NoSuchModuleError
-
-    example = "write postgresql+psycopg://USER:PASSWORD@HOST/NAME or sqlite:////PATH"
-    try:
-        url = make_url(text)
-        if f"{url.get_backend_name()}+{url.get_driver_name()}" not in DRIVERS:
-            return f"This kind of database or driver is not supported; {example}"
-        place = url.database or ""
-        if url.get_backend_name() == "sqlite" and not place.startswith(("/", ":", "file:")):
-            return "SQLite needs the full path of its file; write sqlite:////PATH"
-    except (ArgumentError, NoSuchModuleError, ValueError):
-        return f"This is not a database URL; {example}"
-    return None
 
 
 @lru_cache(maxsize=1)

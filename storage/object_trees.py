@@ -20,7 +20,7 @@ from obstore.store import S3Store
 from disk_space import NO_ROOM, is_disk_full
 from errors import InsufficientStorage, StoreDamaged, StoreRefused, StoreUnavailable
 from files import atomic_folder
-from settings import split_store_url
+from setting_values import split_store_url
 from storage.tar_stream import pack, unpack
 from storage.trees import TreeNotFound, checked
 

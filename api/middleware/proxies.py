@@ -14,7 +14,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.middleware.request_state import exchange
 from serving.http_protocol import PEER
-from settings import ROOT_PATH, Settings
+from setting_values import ROOT_PATH
+from settings import Settings
 
 HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[\w.-]+)(:\d{1,5})?", re.ASCII)
 NAMING = frozenset(

@@ -20,7 +20,7 @@ from errors import Conflict, ValidationFailed
 from jobs.webhooks.deliveries import LISTED, STATES, DeliveryStore
 from jobs.webhooks.event import TEST, body
 from jobs.webhooks.post import MAX_ANSWER, client, post
-from settings import without_credentials
+from setting_values import without_credentials
 
 router = APIRouter(tags=[WEBHOOKS], prefix="/webhooks", dependencies=[Depends(require_admin)])
 

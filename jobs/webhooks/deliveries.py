@@ -20,7 +20,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from database import Base, Database, now
 from errors import NotFound
 from jobs.webhooks.event import EVENTS, body
-from settings import without_credentials
+from setting_values import without_credentials
 
 State = Literal["pending", "delivered", "failed"]
 

@@ -11,7 +11,7 @@ from email.utils import parsedate_to_datetime
 import httpx
 
 from jobs.webhooks.event import signature
-from settings import without_credentials
+from setting_values import without_credentials
 
 TIMEOUT = 10.0  # seconds for the whole attempt
 MAX_ANSWER = 1024  # bytes of a response's body that are read

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from settings import Settings, split_store_url
+from setting_values import split_store_url
+from settings import Settings
 from storage.place import open_trees
 from storage.trees import FolderTrees, TreeNotFound
 

@@ -20,7 +20,8 @@ from api.openapi import document
 from api.routes.local_files import is_local
 from process_log import ACCESS
 from serving.http_protocol import PEER
-from settings import OWN_PATHS, Settings
+from setting_values import OWN_PATHS
+from settings import Settings
 
 PROXY = "10.0.0.1"
 MANY = "trusted_proxies"
@@ -228,7 +229,7 @@ def test_no_prefix_can_be_a_route_of_ours() -> None:
     used = {path.split("/")[1] for path in document(create_app(gateway))["paths"]}
     pages = {"", "docs", "redoc", "openapi.json", "static"}
     native = {"tasks", "healthz", "schema.json"}
-    assert (used | pages | native) - OWN_PATHS == {""}, "add them to OWN_PATHS in settings.py"
+    assert (used | pages | native) - OWN_PATHS == {""}, "add them to OWN_PATHS in setting_values.py"
 
 
 # --- who counts as a caller of this machine
