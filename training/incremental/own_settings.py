@@ -51,10 +51,10 @@ def choose_settings(
 ) -> OwnSettings:
     """Choose the share of old images, and whether the features are held.
 
-    For a classifier that gets new classes the share is that of the old classes, so that the images
-    of all classes are equally frequent. No old image is used more often than a new one. If only
-    a few old images are kept, replaying them again and again would cost most of what the model
-    knows about the others.
+    For a model that gets new classes the share is that of the old classes, so that the images of
+    all classes are equally frequent. No old image is used more often than a new one. If a
+    classifier keeps only a few old images, replaying them again and again would cost most of what
+    it knows about the others.
 
     Args:
         task: The task.
@@ -64,10 +64,11 @@ def choose_settings(
     """
     if not numbers.kept:
         return OwnSettings(0.0)
-    if ratio != REPLAY_RATIO or task != "classify" or not numbers.added:
+    if ratio != REPLAY_RATIO or not numbers.added:
         return OwnSettings(ratio)
     classes = numbers.old_classes + numbers.added
-    if has_prototypes and numbers.kept < FEW_OLD * numbers.old_classes:
+    few = numbers.kept < FEW_OLD * numbers.old_classes
+    if task == "classify" and has_prototypes and few:
         return OwnSettings(
             0.0,
             True,
