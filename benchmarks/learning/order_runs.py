@@ -123,9 +123,9 @@ class OrderRuns:
             memory = self.memory(step) if kind == "ours" else 0
             means |= {"strength": asdict(strength_of(memory))}
         if kind == "ours" and changes_of(arm).get("recovered", 1):
-            from training.incremental.old_class_recovery import OFFSETS, SHARES
+            from training.incremental.old_class_recovery import CHANCE, OFFSETS, SHARES
 
-            means["recovered"] = {"shares": SHARES, "offsets": OFFSETS}
+            means["recovered"] = {"shares": SHARES, "offsets": OFFSETS, "chance": CHANCE}
         return means
 
     def ratio(self, arm: str, step: int) -> float:

@@ -9,12 +9,14 @@ old class has dropped by more than the gate allows, further candidates are measu
   correction of Wu et al. 2019 (BiC, arXiv 1905.13260).
 
 The candidate with the highest mean over old and new classes is published; this is how the published
-epoch is chosen, too. The trained network is one of the candidates.
+epoch is chosen, too. The trained network is kept unless a classifier's candidate is better by more
+than chance: a val split of a few images per class would choose lower logits for nothing.
 docs/explanation/learning-benchmarks.md has the figures.
 """
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -44,7 +46,10 @@ SHARES = (0.75, 0.5, 0.25)  # of the trained weights in an average
 OFFSETS = (0.0, -0.5, -1.0, -1.5, -2.0)  # added to a classifier's logits of new classes
 SHOWN = 5  # class names in a sentence
 
+CHANCE = 2.0  # standard errors by which a classifier has to be better
+
 Scores = Mapping[int, float]  # class id → accuracy or AP50-95
+Hits = Mapping[int, Tensor]  # class id → whether each of its val images is classified rightly
 Weights = Mapping[str, Tensor]
 
 
@@ -57,18 +62,39 @@ class Candidate:
         offset: Added to the logits of new classes.
         old: Metric of each old class on old val images.
         new: Metric of each new class on new val images.
+        hits: Of a classifier: the hits on old, and on new val images.
     """
 
     share: float
     offset: float
     old: Scores
     new: Scores
+    hits: tuple[Hits, ...] = ()
+
+    @property
+    def mean(self) -> float:
+        """The mean over old and new classes, with the same weight."""
+        return (fmean(self.old.values()) + fmean(self.new.values())) / 2
 
     @property
     def rank(self) -> tuple[float, float, float]:
-        """The mean over old and new classes; of equal ones, the least changed is the best."""
-        mean = (fmean(self.old.values()) + fmean(self.new.values())) / 2
-        return round(mean, 9), self.share, self.offset
+        """The mean; of equal ones, the least changed is the best."""
+        return round(self.mean, 9), self.share, self.offset
+
+    def is_better(self, than: Candidate) -> bool:
+        """Whether the mean is higher, in a classifier by more than `CHANCE` standard errors."""
+        return self.mean - than.mean > CHANCE * self._error(than) + 1e-9
+
+    def _error(self, other: Candidate) -> float:
+        """The standard error of the difference of two means, from the images of each class."""
+        variance = 0.0
+        for ours, theirs in zip(self.hits, other.hits, strict=True):
+            for cls, hits in ours.items():
+                changes = hits.float() - theirs[cls].float()
+                if len(changes) > 1:
+                    weight = 0.5 / len(ours)
+                    variance += weight**2 * float(changes.var()) / len(changes)
+        return math.sqrt(variance)
 
 
 @dataclass
@@ -119,7 +145,8 @@ class OldClassRecovery(TrainerExtension):
         for share in SHARES if differ(trained, known) else ():
             model.load_state_dict(averaged(trained, known, share))
             found += measure(model, description, share)
-        best = max(found, key=lambda candidate: candidate.rank)
+        better = [candidate for candidate in found if candidate.is_better(first)]
+        best = max(better, key=lambda candidate: candidate.rank, default=first)
         model.load_state_dict(averaged(trained, known, best.share))
         if best.offset:
             linear = last_layer(model)
@@ -146,7 +173,8 @@ class OldClassRecovery(TrainerExtension):
         if best is first:
             return text + (
                 "No average of the old and the new weights has a higher mean over old and new "
-                "classes on the val images, so the trained weights are published."
+                "classes on the val images by more than chance, so the trained weights are "
+                "published."
             )
         done = []
         if best.share < 1:
@@ -176,21 +204,22 @@ class OldClassRecovery(TrainerExtension):
             for part in (self._old, self.dataset.new)
         ]
         for offset in OFFSETS if len(self.dataset.names) > known else OFFSETS[:1]:
-            scores = []
+            hits = []
             for (logits, truth), classes in zip(
                 outputs, (self.criteria.old, self.criteria.new), strict=True
             ):
                 moved = logits.clone()
                 moved[:, known:] += offset
-                scores.append(accuracies(moved, truth, classes))
-            yield Candidate(share, offset, *scores)
+                hits.append(hits_of(moved, truth, classes))
+            on_old, on_new = hits
+            yield Candidate(share, offset, accuracies(on_old), accuracies(on_new), (on_old, on_new))
 
     def _old_classifier(self) -> Scores:
         how = self.old.preprocessing or self.how
         imgsz = how.imgsz if how else self.imgsz
         assert self.old.model is not None
         logits, truth = self._logits(self.old.model, self._old, how, imgsz)
-        return accuracies(logits, truth, self.criteria.old)
+        return accuracies(hits_of(logits, truth, self.criteria.old))
 
     def _logits(
         self, model: nn.Module, part: DatasetPart, how: Preprocessing | None, imgsz: int
@@ -264,8 +293,8 @@ def averaged(trained: Weights, old: Weights, share: float) -> dict[str, Tensor]:
     return found
 
 
-def accuracies(logits: Tensor, truth: Tensor, classes: frozenset[int]) -> Scores:
-    """The accuracy of each of `classes` that has images.
+def hits_of(logits: Tensor, truth: Tensor, classes: frozenset[int]) -> Hits:
+    """The hits of each of `classes` that has images.
 
     Args:
         logits: (images, outputs).
@@ -273,11 +302,12 @@ def accuracies(logits: Tensor, truth: Tensor, classes: frozenset[int]) -> Scores
         classes: The class ids to measure.
     """
     right = logits.argmax(1) == truth
-    return {
-        cls: float(right[truth == cls].float().mean())
-        for cls in sorted(classes)
-        if bool((truth == cls).any())
-    }
+    return {cls: right[truth == cls] for cls in sorted(classes) if bool((truth == cls).any())}
+
+
+def accuracies(hits: Hits) -> dict[int, float]:
+    """The accuracy of each class."""
+    return {cls: float(right.float().mean()) for cls, right in hits.items()}
 
 
 def _shown(names: Sequence[str]) -> str:

@@ -16,7 +16,13 @@ from models_store.weights import describe_mobilenet, load_weights, save_model
 from tests.support.trainer_job import RecordingJob
 from training.incremental import old_class_recovery
 from training.incremental.epoch_criteria import EpochCriteria
-from training.incremental.old_class_recovery import OldClassRecovery, averaged, differ
+from training.incremental.old_class_recovery import (
+    Candidate,
+    OldClassRecovery,
+    accuracies,
+    averaged,
+    differ,
+)
 from training.start_weights import Start
 
 OLD, NAMES = ("circle", "square"), ("circle", "square", "triangle")
@@ -123,6 +129,30 @@ def test_the_trained_weights_stay_if_no_average_is_better(recovered: Any) -> Non
     assert torch.equal(saved["classifier.0.weight"], linear.weight)
     assert "the trained weights are published" in recovery.sentences[0]
     assert not recovery.means
+
+
+def candidate(offset: float, old: list[str], new: str) -> Candidate:
+    """With a string for each class: 1 for each image that is classified rightly, else 0."""
+    on_old, on_new = (
+        {cls: torch.tensor([sign == "1" for sign in signs]) for cls, signs in enumerate(group)}
+        for group in (old, [new])
+    )
+    return Candidate(1.0, offset, accuracies(on_old), accuracies(on_new), (on_old, on_new))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "better"),
+    [
+        (["1111111100", "1111111111"], "1111100000", False),  # as many
+        (["1111111111", "1111111111"], "1111100000", False),  # two images more: chance
+        (["1111111100", "1111111111"], "1111111111", True),
+        (["1111111111", "1111111111"], "1111111000", True),  # two in each of both
+        (["1111111111", "1111111111"], "1111000000", False),  # two more of old, one less of new
+    ],
+)
+def test_a_few_images_more_are_chance(old: list[str], new: str, better: bool) -> None:
+    trained = candidate(0.0, ["1111111100", "1111111111"], "1111100000")
+    assert candidate(-0.5, old, new).is_better(trained) is better
 
 
 def test_an_average_keeps_what_the_old_network_lacks() -> None:
