@@ -202,8 +202,11 @@ class Dispatcher:
                 for task in (running.watch, running.ending):
                     if task is not None:
                         task.cancel()
-            watches = [running.watch for running in self._running.values() if running.watch]
+            going = list(self._running.values())
+            watches = [running.watch for running in going if running.watch]
             await asyncio.gather(*watches, return_exceptions=True)
+            for running in going:  # the process may end before a log's next piece is due
+                await asyncio.to_thread(running.log.flush)
             for task in self._tasks:
                 task.cancel()
             late = [running.watch for running in self._running.values() if running.watch]

@@ -15,6 +15,9 @@ LIMIT = 32 * 2**20  # maximum bytes of worker output; does not apply to the disp
 LONGEST_LINE = 8192  # maximum bytes of a line
 CHUNK = 256 * 1024  # maximum bytes of one read
 
+Mark = tuple[str, int]
+"""The claim of a worker, and how many characters of its output were read up to here."""
+
 _TERMINAL = re.compile(rb"\x1b(\[[0-9;?]*[ -/]*[@-~]|\][^\x07]*\x07|[@-_])")
 _UNPRINTED = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]")
 
@@ -35,6 +38,7 @@ class LogWriter:
         self._lock = threading.Lock()
         self._full = False
         self._rest = b""  # of the worker's output: a line that has not ended yet
+        self._copied: dict[str, int] = {}
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._full = self._size() >= self._limit
@@ -46,6 +50,9 @@ class LogWriter:
     def say_soon(self, message: str) -> None:
         """As `say`, for an event loop: it never waits for a database."""
         self.say(message)
+
+    def flush(self) -> None:
+        """Write what waits to be written; nothing does in a file."""
 
     def drain(self, descriptor: int) -> threading.Thread:
         """Copy the output of a pipe to the log, in a thread, until the last writer closes it.
@@ -70,12 +77,21 @@ class LogWriter:
                 self.feed(chunk)
         self.feed(b"", ended=True)
 
-    def feed(self, chunk: bytes, *, ended: bool = False) -> None:
+    def copied(self, claim: str) -> int:
+        """How many characters of a worker's output were fed so far, with marks.
+
+        Raises:
+            SQLAlchemyError, DatabaseBusy: Of a shared log: what other machines fed is not known.
+        """
+        return self._copied.get(claim, 0)
+
+    def feed(self, chunk: bytes, *, ended: bool = False, mark: Mark | None = None) -> None:
         """Append output of the worker.
 
         Args:
             chunk: The output. A line that has not ended waits for the next chunk.
             ended: Whether there is no further output.
+            mark: Of output that can be read again: its end. The chunk begins where `copied` says.
         """
         self.heard += bool(chunk)
         *lines, self._rest = (self._rest + chunk).split(b"\n")
@@ -84,27 +100,32 @@ class LogWriter:
         if ended and self._rest:
             lines.append(self._rest)
             self._rest = b""
-        self._keep([clean(line) for line in lines])
+        self._keep([clean(line) for line in lines], mark)
 
-    def _keep(self, lines: list[bytes]) -> None:
-        if not self._full:
-            self._write([line for line in lines if line])
-            with contextlib.suppress(OSError):
-                self._full = self._size() >= self._limit
-            if self._full:
-                self.say(f"This log has reached {self._limit >> 20} MiB; no more output is kept.")
+    def _keep(self, lines: list[bytes], mark: Mark | None) -> None:
+        if self._full:
+            self._write([], mark)
+            return
+        self._write([line for line in lines if line], mark)
+        with contextlib.suppress(OSError):
+            self._full = self._size() >= self._limit
+        if self._full:
+            self.say(f"This log has reached {self._limit >> 20} MiB; no more output is kept.")
 
-    def _write(self, lines: list[bytes]) -> None:
+    def _write(self, lines: list[bytes], mark: Mark | None = None) -> None:
         stamp = datetime.now(UTC).strftime("[%Y-%m-%d %H:%M:%S] ").encode()
-        self._append(b"".join(stamp + line[:LONGEST_LINE] + b"\n" for line in lines))
+        self._append(b"".join(stamp + line[:LONGEST_LINE] + b"\n" for line in lines), mark)
 
     def _size(self) -> int:
         """Bytes of the log. Raises OSError."""
         return self.path.stat().st_size if self.path.exists() else 0
 
-    def _append(self, data: bytes) -> None:
-        with self._lock, contextlib.suppress(OSError), self.path.open("ab") as file:
-            file.write(data)
+    def _append(self, data: bytes, mark: Mark | None) -> None:
+        with self._lock:
+            if mark is not None:
+                self._copied[mark[0]] = mark[1]
+            with contextlib.suppress(OSError), self.path.open("ab") as file:
+                file.write(data)
 
 
 def clean(line: bytes) -> bytes:

@@ -18,13 +18,14 @@ import signal
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import httpx
 from pydantic import SecretStr
 from sqlalchemy.engine import URL, make_url
 
+from database import FAILURES
 from jobs.claims import CLAIM_ENV
 from jobs.engine import End, Ending, Launched, NotLaunched
 from jobs.gpus import gpus_of
@@ -43,7 +44,6 @@ LOG_SHARE = 20  # a log is fetched again after this many times as long as the la
 STOP_WAIT = 10  # seconds that Ray leaves a worker between SIGTERM and SIGKILL
 PENDING = 30.0  # seconds without a place on the cluster after which the job's log says so
 LAST_LOOKS = 3  # attempts to fetch the end of a log
-POSITION = "log.position"  # file beside a job's log: the claim, and how much was copied
 
 NOT_OURS = frozenset(
     {"home", "cluster_url", "webhook_url", "train_slots", "gateway_workers", "root_path"}
@@ -62,7 +62,6 @@ class _Watched:
 
     Attributes:
         log: The log of its job.
-        copied: The number of characters of its output in `log`.
         length: The number of characters of its output at the last look.
         fetched: When its output was last fetched (monotonic seconds), and how long that took.
         since: When the watch began.
@@ -73,7 +72,6 @@ class _Watched:
     """
 
     log: LogWriter
-    copied: int = 0
     length: int = 0
     fetched: tuple[float, float] = (0.0, 0.0)
     since: float = field(default_factory=time.monotonic)
@@ -142,9 +140,7 @@ class RayEngine:
             await asyncio.sleep(self._interval)
 
     def forget(self, claim: str) -> None:
-        watched = self._watched.pop(claim, None)
-        if watched is not None:
-            _position(watched.log).unlink(missing_ok=True)
+        self._watched.pop(claim, None)
 
     async def adopt(self, jobs: Collection[Job], log: Callable[[Job], LogWriter]) -> set[str]:
         """Watch the workers of the jobs that run here, whether the cluster answers now or not.
@@ -196,7 +192,7 @@ class RayEngine:
 
     def _watch(self, claim: str, log: LogWriter) -> None:
         if claim not in self._watched:
-            watched = _Watched(log, _copied(log, claim))
+            watched = _Watched(log)
             self._watched[claim] = watched
             watched.task = asyncio.create_task(self._follow(claim, watched))
 
@@ -208,6 +204,8 @@ class RayEngine:
                 self._reached()
             except (httpx.HTTPError, ValueError, KeyError) as error:
                 self._not_reached(_said(error))
+            except FAILURES:  # its output is copied, and its end settled, once the database is back
+                pass
             except Exception:
                 log.exception("Cluster job %s cannot be watched; trying again", claim)
             if watched.end is None:
@@ -272,28 +270,33 @@ class RayEngine:
 
     # --- the log
 
-    async def _copy(self, claim: str, watched: _Watched, *, rest: bool = False) -> None:
-        """Copy the whole lines that a worker has written since; at its end the rest, too."""
+    async def _copy(self, claim: str, watched: _Watched, *, rest: bool = False) -> bool:
+        """Copy the whole lines that a worker has written since; at its end the rest, too.
+
+        Returns:
+            Whether the log has what was fetched now: another machine may have copied meanwhile.
+        """
         began = time.monotonic()
+        copied = await asyncio.to_thread(watched.log.copied, claim)
         answer = await self._client.get(f"/api/jobs/{claim}/logs")
         answer.raise_for_status()
         text = str(answer.json()["logs"])
         watched.fetched = (began, time.monotonic() - began)
         whole = len(text) if rest else text.rfind("\n") + 1
-        if new := text[watched.copied : whole]:
-            await asyncio.to_thread(watched.log.feed, new.encode(), ended=rest)
-            watched.copied = whole
-            with contextlib.suppress(OSError):
-                _position(watched.log).write_text(f"{claim} {whole}")
+        if new := text[copied:whole]:
+            feed = partial(watched.log.feed, new.encode(), ended=rest, mark=(claim, whole))
+            await asyncio.to_thread(feed)
+            copied = await asyncio.to_thread(watched.log.copied, claim)
         elif len(text) != watched.length:  # half a line is a sign of life, too
             watched.log.heard += 1
         watched.length = len(text)
+        return copied >= whole
 
     async def _copy_rest(self, claim: str, watched: _Watched, attempts: int) -> None:
         for left in reversed(range(attempts)):
             try:
-                await self._copy(claim, watched, rest=True)
-                return
+                if await self._copy(claim, watched, rest=True):
+                    return
             except (httpx.HTTPError, ValueError, KeyError) as error:
                 if not left:
                     watched.log.say_soon(f"The end of the worker's output is lost: {_said(error)}.")
@@ -325,19 +328,6 @@ def shared_settings(settings: Settings, environment: Mapping[str, str]) -> dict[
 def _has_password(url: URL) -> bool:
     """Whether a database URL has a password, which libpq takes among its parameters, too."""
     return bool(url.password) or any("password" in name.lower() for name in url.query)
-
-
-def _position(log: LogWriter) -> Path:
-    return log.path.with_name(POSITION)
-
-
-def _copied(log: LogWriter, claim: str) -> int:
-    """How much of a worker's output an earlier dispatcher has copied."""
-    try:
-        of, _, count = _position(log).read_text().partition(" ")
-        return int(count) if of == claim else 0
-    except (OSError, ValueError):
-        return 0
 
 
 def _said(error: Exception) -> str:

@@ -22,8 +22,15 @@ from settings import Settings
 from tests.support.dispatching import log_of, story, submit
 from tests.support.fake_ray import NO_ROOM, TOKEN, FakeRay, fake_ray
 from tests.support.patience import PATIENCE, until
+from tests.support.two_machines import Stores
 
 QUICK = 0.02  # seconds between two looks
+
+
+@pytest.fixture
+def store(two: Stores) -> JobStore:
+    """The jobs of one of several machines: a cluster needs a log that all of them have."""
+    return two[0]
 
 
 @pytest.fixture
@@ -95,7 +102,6 @@ def test_a_job_is_submitted_once_with_its_claim_and_without_secrets(
                 "RAY_JOB_STOP_WAIT_TIME_S": "10",
             }
         }
-        assert not (store.folder(job.id) / "log.position").exists()
 
     story(store, body)
 
@@ -290,7 +296,8 @@ def test_a_submission_whose_answer_is_lost_is_not_made_twice(store: JobStore, ra
             ray.losing = False
             await launched(store, ray, job)
             assert len(ray.submitted) == 1
-        assert "cannot be started yet: The cluster cannot be reached" in log_of(store, job)
+        said = "cannot be started yet: The cluster cannot be reached"
+        await until(lambda: said in log_of(store, job))
 
     story(store, body)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,23 +13,11 @@ from sqlalchemy.event import listen
 from database import Database
 from errors import DatabaseBusy
 from jobs.logs import LogWriter, read_lines
-from jobs.shared_logs import LogPiece, SharedLogs, SharedLogWriter
+from jobs.shared_logs import Chunk, LogPiece, SharedLogs, SharedLogWriter
 from jobs.store import JobStore
 from settings import Settings
 from tests.support.patience import PATIENCE, wait_until
-from tests.support.two_machines import machine_settings
-
-Stores = tuple[JobStore, JobStore]
-
-
-@pytest.fixture
-def two(tmp_path: Path) -> Iterator[Stores]:
-    a, b = (
-        JobStore(Database(machine_settings(tmp_path, name, "s3://bucket/none"))) for name in "ab"
-    )
-    yield a, b
-    a.database.close()
-    b.database.close()
+from tests.support.two_machines import Stores
 
 
 def text(store: JobStore, job_id: str) -> list[str]:
@@ -91,10 +78,10 @@ def test_an_event_loop_does_not_wait_for_a_database_that_hangs(
     writer = a.log_writer("j")
     append, asked, answer = SharedLogs.append, threading.Event(), threading.Event()
 
-    def hang(logs: SharedLogs, job_id: str, data: bytes) -> int:
+    def hang(*arguments: Any) -> Any:
         asked.set()
         answer.wait(PATIENCE)
-        return append(logs, job_id, data)
+        return append(*arguments)
 
     monkeypatch.setattr(SharedLogs, "append", hang)
     writer.say_soon("one")
@@ -172,7 +159,7 @@ def test_a_long_log_is_not_read_through_for_its_next_piece(two: Stores) -> None:
     def one_more(job_id: str) -> int:
         """How many instructions SQLite executes to append a piece, and to copy it."""
         before = steps
-        SharedLogs(a.database).append(job_id, b"next\n")
+        SharedLogs(a.database).append(job_id, [Chunk(b"next\n")])
         b.log_to_read(job_id)
         return steps - before
 

@@ -70,7 +70,7 @@ async def running(store: JobStore, job: Job) -> Job:
 
 
 def log_of(store: JobStore, job: Job) -> str:
-    path = store.log(job.id)
+    path = store.log_to_read(job.id)
     return path.read_text() if path.exists() else ""
 
 

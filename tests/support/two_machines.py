@@ -12,12 +12,15 @@ import pytest
 
 from api.app import create_app, with_middleware
 from database import Database
+from jobs.store import JobStore
 from models_store.registry import Registry
 from serving.gateway import Gateway
 from settings import Settings
+from storage.place import open_trees
 from tests.support.training_app import Service
 
 Machines = tuple[Service, Service]
+Stores = tuple[JobStore, JobStore]
 
 
 def machine_settings(folder: Path, name: str, store_url: str, **more: Any) -> Settings:
@@ -51,3 +54,17 @@ def machines(
             return Service(app, wrapped, gateway, drawn_yaml, call)
 
         yield opened("a"), opened("b")
+
+
+@pytest.fixture
+def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stores]:
+    """The jobs of two machines, whose object store is not asked for anything."""
+    none = open_trees(Settings(home=tmp_path / "none"))
+    for module in ("jobs.shared_folders", "jobs.store"):
+        monkeypatch.setattr(f"{module}.open_trees", lambda _: none)
+    a, b = (
+        JobStore(Database(machine_settings(tmp_path, name, "s3://bucket/none"))) for name in "ab"
+    )
+    yield a, b
+    a.database.close()
+    b.database.close()

@@ -24,7 +24,7 @@ from evaluation.store import EvaluationRow, EvaluationStore
 from files import atomic_write, temporary_folder
 from home_paths import HomePaths
 from jobs.shared_folders import JobFolders, kept_key, resumed_from, state_key
-from jobs.shared_logs import SharedLogs, delete_log
+from jobs.shared_logs import Chunk, SharedLogs, delete_log
 from jobs.store import FINAL, JOBS, Job
 from models_store.names import split_tag
 from models_store.shared.model_trees import MODELS, PROMOTED, UNPUBLISHED, ModelTrees
@@ -213,7 +213,7 @@ class Jobs:
         if (folder / LOG).is_file():
             with (folder / LOG).open("rb") as log:
                 while piece := log.read(PIECE):
-                    SharedLogs(self.target).append(key, piece)
+                    SharedLogs(self.target).append(key, [Chunk(piece)])
 
     def download(self, key: str, place: Place) -> None:
         folder = self.folder(key, place)
