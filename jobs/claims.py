@@ -12,12 +12,20 @@ import socket
 import uuid
 
 CLAIM_ENV = "VISIONLOOP_CLAIM"  # environment variable that holds the worker's claim
-HERE = f"local:{re.sub(r'[^A-Za-z0-9.-]', '-', socket.gethostname())[:64]}:"
+HOST = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())[:64]
+HERE = f"local:{HOST}:"
 
 
 def local_claim() -> str:
     """A new claim for a worker on this machine."""
     return f"{HERE}{uuid.uuid4().hex}"
+
+
+def machine_of(claim: str | None) -> str | None:
+    """Where the claim's worker runs: a host, or `cluster`; None: there is no worker."""
+    if claim is None:
+        return None
+    return claim.split(":")[1] if claim.startswith("local:") else "cluster"
 
 
 def is_of_this_machine(claim: str | None) -> bool:

@@ -19,8 +19,9 @@ from filelock import Timeout
 from database import FAILURES, Database
 from errors import DatabaseBusy, JobNotFound
 from jobs.artifacts import clear
-from jobs.claims import is_of_this_machine
+from jobs.claims import HOST, is_of_this_machine
 from jobs.engine import End, Ending, JobEngine, Launched, NotLaunched, SplitEngine
+from jobs.failures import pause_left
 from jobs.finalizer import KILLED, JobFinalizer, dispatcher_lock, published_in
 from jobs.local_engine import LocalEngine, slots
 from jobs.logs import LogWriter
@@ -39,6 +40,7 @@ REAP = 0.1  # seconds between two questions to the engine which workers have end
 # Seconds between two queries of an awaited job. Another process may cancel it, which sets no event
 # here.
 AGAIN = 3.0
+PAUSED = 100  # jobs before others in the queue that may be about to be tried again, later
 RETRY = 2.0  # seconds from a failed database access to the next attempt
 
 
@@ -293,6 +295,7 @@ class Dispatcher:
         adopted = await self._engine.adopt([*live, *queued], lambda job: logs[job.id])
         for job in live:
             if job.claim in adopted:
+                logs[job.id].say_soon(f"The server {HOST} watches the worker from now on.")
                 self._watch(job, job.claim, logs[job.id])
             else:
                 await asyncio.to_thread(self._finalizer.finalize, job.id, KILLED)
@@ -321,8 +324,11 @@ class Dispatcher:
         """Start the next jobs of some kinds in their free slots, as `JobStore.queued` has them."""
         if free <= 0 or self._shutdown.is_set():
             return
-        for job in await asyncio.to_thread(self.store.queued, self.slots, kinds):
-            if job.id not in self._running and free > 0 and not self._shutdown.is_set():
+        for job in await asyncio.to_thread(self.store.queued, self.slots + PAUSED, kinds):
+            ready = (
+                job.id not in self._running and pause_left(job.outage_since, job.updated_at) <= 0
+            )
+            if ready and free > 0 and not self._shutdown.is_set():
                 free -= await self._launch(job)
 
     async def _fill_idle(self) -> None:
@@ -356,7 +362,8 @@ class Dispatcher:
             return False
         self._refused.discard(job.id)
         again = f", attempt {job.attempts + 1}" if job.attempts else ""
-        writer.say_soon(f"{launched.shown} started{again}.")
+        where = f" on {HOST}" if self.store.database.is_shared and launched.pid else ""
+        writer.say_soon(f"{launched.shown} started{where}{again}.")
         with of_request(job.request_id):
             log.info("Job %s, %s: %s started%s", job.id, job.kind, _lowered(launched.shown), again)
         self._watch(job, claim, writer, launched)

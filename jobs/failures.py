@@ -1,15 +1,32 @@
-"""Converts exceptions of a job to errors whose messages say what to do."""
+"""What a job's trouble means: errors whose messages say what to do, exit codes, and outages.
+
+That a worker cannot reach the database or the object store is no fault of its job. A worker that
+waited in vain exits with TRY_AGAIN. The job resumes from its checkpoint, after a pause that grows
+with the outage, and fails once it has made no checkpoint for LONGEST_OUTAGE seconds. The job's row
+says since when (`Job.outage_since`): from the first failure after a checkpoint.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import PurePath
 
 from disk_space import NO_ROOM, is_disk_full
 from errors import DatasetInvalid, InsufficientStorage, ValidationFailed, VisionLoopError
 
 DISK_FULL = 28  # exit code of a worker that could not write its outcome (ENOSPC)
+TRY_AGAIN = 75  # exit code of a worker that could not reach what it needs (EX_TEMPFAIL)
+LONGEST_OUTAGE = 24 * 3600.0  # seconds for which attempts that fail so are followed by another
+SHORTEST_PAUSE, LONGEST_PAUSE = 5.0, 60.0  # seconds between two of them
+SHARE = 0.25  # of the outage so far, as a pause
+
+UNREACHABLE = "The worker could not reach the database or the object store."
+REMEDY = (
+    "Check that its machine reaches them (VISIONLOOP_DATABASE_URL, VISIONLOOP_STORE_URL, AWS_*); "
+    "the job's log has what it said."
+)
 NO_MEMORY = (
     "out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory",
     "alloc_failed",
@@ -90,3 +107,33 @@ def reason(error: Exception) -> str:
         return known.message
     text = str(error).strip().partition("\n")[0][:300]
     return f"{type(error).__name__}: {text} (the job's log has the details)"
+
+
+def seconds_since(moment: str | None) -> float:
+    """Seconds since a time as rows have it; 0 for None."""
+    if moment is None:
+        return 0.0
+    return (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()
+
+
+def pause_left(outage_since: str | None, ended_at: str) -> float:
+    """Seconds until a job is tried again.
+
+    Args:
+        outage_since: The beginning of the outage; None: there is none.
+        ended_at: When its last attempt ended.
+    """
+    if outage_since is None:
+        return 0.0
+    ended = seconds_since(ended_at)
+    outage = seconds_since(outage_since) - ended
+    return min(LONGEST_PAUSE, max(SHORTEST_PAUSE, SHARE * outage)) - ended
+
+
+def spoken(seconds: float) -> str:
+    """A duration in words: `40 seconds`, `3 minutes`, `5 hours`."""
+    for size, word in ((3600, "hour"), (60, "minute")):
+        if seconds >= size:
+            count = round(seconds / size)
+            return f"{count} {word}{'s' * (count != 1)}"
+    return f"{round(seconds)} seconds"

@@ -9,7 +9,7 @@ from database import Database
 from disk_space import NO_ROOM
 from exclusive import Exclusive
 from jobs.artifacts import kept_by
-from jobs.failures import DISK_FULL
+from jobs.failures import DISK_FULL, LONGEST_OUTAGE, REMEDY, TRY_AGAIN, seconds_since, spoken
 from jobs.logs import LogWriter
 from jobs.processes import kill, marked
 from jobs.shared_folders import JobFolders
@@ -107,10 +107,17 @@ class JobFinalizer:
             writer.say(
                 f"The service is stopping. The job resumes {where} when the service starts again."
             )
-            self.store.requeue(job_id, crashed=False, claim=job.claim)
+            self.store.requeue(job_id, False, job.claim, "The service was stopped.")
         elif yielded:
             writer.say(f"Another job is to run. This one resumes {place(job, model_id)} after it.")
-            self.store.requeue(job_id, crashed=False, claim=job.claim)
+            self.store.requeue(job_id, False, job.claim, "Another job was to run.")
+        elif code == TRY_AGAIN and self._is_given_up(job, code):
+            self._fail(
+                job, f"{reason} This lasts for {spoken(LONGEST_OUTAGE)} now. {REMEDY}", writer
+            )
+        elif code == TRY_AGAIN:
+            writer.say(f"{reason} The job resumes {place(job, model_id)} shortly.")
+            self.store.requeue(job_id, False, job.claim, reason, outage=True)
         elif self._is_given_up(job, code):
             attempts = job.crashes + 1
             self._fail(
@@ -120,7 +127,7 @@ class JobFinalizer:
             )
         else:
             writer.say(f"{reason} The job resumes {place(job, model_id)}.")
-            self.store.requeue(job_id, not self._is_free(job, code), job.claim)
+            self.store.requeue(job_id, not self._is_free(job, code), job.claim, reason)
 
     def _is_over(self, job: Job, code: int | None, shutdown: bool) -> bool:
         """Whether a job whose model is published, but not evaluated, counts as completed."""
@@ -128,6 +135,8 @@ class JobFinalizer:
         return ended or (not shutdown and self._is_given_up(job, code))
 
     def _is_given_up(self, job: Job, code: int | None) -> bool:
+        if code == TRY_AGAIN:
+            return seconds_since(job.outage_since) > LONGEST_OUTAGE
         return not self._is_free(job, code) and job.crashes + 1 >= self.attempts
 
     def _is_free(self, job: Job, code: int | None) -> bool:

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import psutil
 
+from jobs.failures import TRY_AGAIN, UNREACHABLE
+
 JOB_ENV = "VISIONLOOP_JOB"  # environment variable that holds the job's id
 
 # Signals from the dispatcher to a worker. The default action of both is to end the process.
@@ -171,6 +173,8 @@ def death(code: int, memory: bool) -> str:
         code: The exit code, negative for a signal.
         memory: Whether the kernel killed a process out of memory while the worker was running.
     """
+    if code == TRY_AGAIN:
+        return UNREACHABLE
     if code >= 0:
         return f"The worker exited with code {code} and without a result."
     name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"

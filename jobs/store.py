@@ -43,6 +43,7 @@ from database import HOME, Base, Database, now
 from disk_space import check_room
 from errors import Conflict, JobNotFound, RateLimited, VisionLoopError, without_server_paths
 from jobs.caller import CALLER, public_name
+from jobs.claims import machine_of
 from jobs.epochs import EpochRow
 from jobs.handle import JobCancelled
 from jobs.home_references import referring, refuse_paths_elsewhere, resolved
@@ -76,7 +77,7 @@ LISTED = 1000  # maximum number of jobs in a listing
 SHOWN = (
     "kind", "mode", "task", "status", "progress", "current_epoch", "total_epochs", "batch",
     "batches", "metrics", "config", "base_model", "model_name", "model_id", "attempts",
-    "request_id", "created_at", "started_at", "finished_at", "updated_at",
+    "request_id", "created_at", "started_at", "finished_at", "updated_at", "outage_since",
 )  # fmt: skip
 FULL_QUEUE = 60.0  # seconds of `Retry-After` when a caller has too many jobs
 LONGEST_ERROR = 2000  # maximum number of characters of an error message
@@ -120,6 +121,9 @@ class Job(Base):
     pid_started: Mapped[float | None] = mapped_column(Float)  # detects a reused pid
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     crashes: Mapped[int] = mapped_column(Integer, default=0)  # since the last new checkpoint
+    outage_since: Mapped[str | None] = mapped_column(String(40))  # see `jobs.failures`
+    interrupted_at: Mapped[str | None] = mapped_column(String(40))  # the last end of an attempt
+    interruption: Mapped[str | None] = mapped_column(Text)  # that was not the job's end, and why
     checkpoint: Mapped[int] = mapped_column(Integer, default=0)  # completed epochs in the last one
     checkpoint_batch: Mapped[int] = mapped_column(Integer, default=0)  # and batches of the next one
 
@@ -135,7 +139,12 @@ class Job(Base):
     def to_json(self) -> dict[str, Any]:
         """The job in the form of `GET /jobs/{job_id}`, which adds the path of the log."""
         shown = {name: getattr(self, name) for name in SHOWN}
-        more = {"started_by": self.started_by, "error": self.shown_error}
+        more = {
+            "started_by": self.started_by,
+            "error": self.shown_error,
+            "runs_on": machine_of(self.claim),
+            "interruption": self.shown_interruption,
+        }
         return {"job_id": self.id} | shown | more
 
     @property
@@ -154,6 +163,13 @@ class Job(Base):
     def shown_error(self) -> str | None:
         """The error as clients see it, without folders of the server."""
         return None if self.error is None else without_server_paths(self.error)
+
+    @property
+    def shown_interruption(self) -> dict[str, str | None] | None:
+        """Why and when its last attempt ended before the job had; None: none has."""
+        if self.interruption is None:
+            return None
+        return {"at": self.interrupted_at, "reason": without_server_paths(self.interruption)}
 
     @property
     def seconds_left(self) -> float | None:
@@ -567,18 +583,35 @@ class JobStore:
         }
         return self._move(job_id, ("queued",), values, Job.claim == claim)
 
-    def requeue(self, job_id: str, crashed: bool, claim: str | None = None) -> bool:
+    def requeue(
+        self,
+        job_id: str,
+        crashed: bool,
+        claim: str | None = None,
+        reason: str | None = None,
+        *,
+        outage: bool = False,
+    ) -> bool:
         """Return a running job whose process has ended to its former place in the queue.
+
+        Args:
+            job_id: The job.
+            crashed: Whether this counts as a crash.
+            claim: That of the process; None: any.
+            reason: A sentence on why the attempt ended.
+            outage: Whether it could not reach the database or the object store.
 
         Returns False, and changes nothing, if it does not run, or has another claim than this one.
         """
         resumes = (Job.checkpoint > 0) | (Job.checkpoint_batch > 0)
-        values = {
+        values: dict[str, Any] = {
             "status": "queued",
             "claim": None,
             "pid": None,
             "pid_started": None,
             "crashes": Job.crashes + int(crashed),
+            "interrupted_at": now(),
+            "interruption": reason,
             "progress": case((resumes, Job.progress), else_=0.0),
             "current_epoch": case((resumes, Job.current_epoch), else_=0),
             "batch": None,
@@ -586,6 +619,8 @@ class JobStore:
             "eta_seconds": None,
             "updated_at": now(),
         }
+        if outage:
+            values["outage_since"] = func.coalesce(Job.outage_since, now())
         return self._move(job_id, ("running",), values, *_under(claim))
 
     def finish(
@@ -605,6 +640,7 @@ class JobStore:
             "status": status,
             "claim": None,
             "pid": None,
+            "outage_since": None,
             "finished_at": now(),
             "updated_at": now(),
         }

@@ -29,12 +29,12 @@ from typing import Any, NoReturn, TypeVar
 
 import process_log
 import tracing
-from database import FAILURES, Database
+from database import FAILURES, Database, now
 from disk_space import check_room, is_disk_full
-from errors import DatabaseBusy, StoreUnavailable, VisionLoopError
+from errors import DatabaseBusy, StoreRefused, StoreUnavailable, VisionLoopError
 from files import delete_abandoned
 from jobs.claims import CLAIM_ENV
-from jobs.failures import DISK_FULL, reason
+from jobs.failures import DISK_FULL, LONGEST_OUTAGE, TRY_AGAIN, reason, spoken
 from jobs.handle import JobCancelled, JobInterrupted
 from jobs.pace import Pace
 from jobs.processes import SIGNAL_EXIT, SIGNAL_SAVE_AND_EXIT
@@ -49,6 +49,7 @@ from storage.place import open_trees
 
 NICE = 10
 STORE_POLL = 5.0  # seconds between two attempts to reach the object store
+OUTAGE_LOG = 60.0  # seconds between two lines of the log about an outage
 INTERVAL = 0.25  # seconds between two writes of progress
 CLAIM_TIMEOUT = 15.0  # seconds within which the job must be assigned to this process
 TRIES = 5  # attempts to write the outcome
@@ -82,6 +83,8 @@ class WorkerJob:
         self._stopping = False
         self._folders = JobFolders(store.database.settings)
         self._attempt = job.attempts
+        self._in_outage = job.outage_since is not None
+        self._unwritten: float | None = None  # since when the database refuses reports
 
     def begin(self) -> None:
         """Have what an earlier attempt left, on this machine or another.
@@ -97,19 +100,46 @@ class WorkerJob:
         self.resuming = found
 
     def patiently(self, action: Callable[[], Answer]) -> Answer:
-        """Do what needs the object store, and wait as long as it cannot be reached.
+        """Do what needs the object store, and wait while it cannot be reached.
 
         Raises:
             JobCancelled: The job was cancelled meanwhile.
+            StoreUnavailable: It cannot be reached for `LONGEST_OUTAGE` seconds.
         """
+        began, said, known = time.monotonic(), -math.inf, self._in_outage
         while True:
             try:
-                return action()
+                found = action()
+                break
             except StoreUnavailable:
-                self.log("The object store cannot be reached. The job waits for it.")
+                waited = time.monotonic() - began
+                if waited > LONGEST_OUTAGE:
+                    raise
+                if waited - said >= OUTAGE_LOG:
+                    since = f" for {spoken(waited)}" if waited >= 1 else ""
+                    self.log(f"The object store cannot be reached{since}. The job waits for it.")
+                    said = waited
+                self.note_outage()
                 self._write()
                 self.check()
                 time.sleep(STORE_POLL)
+        if said >= 0:
+            waited = time.monotonic() - began
+            self.log(f"The object store answers again, after {spoken(waited)}.")
+            if not known:  # else it lasts until the next checkpoint
+                self._end_outage()
+        return found
+
+    def note_outage(self) -> None:
+        """Have the row say since when the job waits."""
+        if not self._in_outage:
+            self._in_outage = True
+            self._pending["outage_since"] = now()
+
+    def _end_outage(self) -> None:
+        if self._in_outage:
+            self._in_outage = False
+            self._pending["outage_since"] = None
 
     def report(
         self,
@@ -159,6 +189,7 @@ class WorkerJob:
     def checkpointed(self, epoch: int, batch: int = 0) -> None:
         if self._save():
             self._pending |= {"checkpoint": epoch, "checkpoint_batch": batch, "crashes": 0}
+            self._end_outage()
         if not batch:
             now = time.monotonic()
             whole = self._whole and self._epoch_began is not None
@@ -191,6 +222,12 @@ class WorkerJob:
         except StoreUnavailable as error:
             self.log(f"The checkpoint could not be stored, the job goes on: {error.message}")
             return False
+        except StoreRefused as error:  # the next one would be, too, and so would the end
+            raise StoreRefused(
+                f"The checkpoint could not be stored. {error.message} What counts is what they are "
+                "on the machine of the worker. Then start the job again.",
+                error.retry_after,
+            ) from error
         return True
 
     def _write(self) -> None:
@@ -202,11 +239,21 @@ class WorkerJob:
 
     @contextmanager
     def _tolerant(self, what: str) -> Iterator[None]:
-        """A context in which the database may fail: a job does not fail because of its report."""
+        """A context in which the database may fail: a job does not fail because of its report.
+
+        An outage is one line of the log, and another one tells how long it lasted.
+        """
         try:
             yield
         except FAILURES as error:
-            print(f"{what} could not be written: {error}", file=sys.stderr, flush=True)
+            if self._unwritten is None:
+                self._unwritten = time.monotonic()
+                print(f"{what} could not be written: {error}", file=sys.stderr, flush=True)
+            return
+        if self._unwritten is not None:
+            waited = spoken(time.monotonic() - self._unwritten)
+            self._unwritten = None
+            self.log(f"The database takes reports again, after {waited}.")
 
     def conclude(self, **outcome: Any) -> None:
         """Record the outcome.
@@ -250,12 +297,16 @@ def main(work: Work) -> int:
     process_log.configure_job(settings)
     tracing.configure("job")
     ultralytics_env.prepare(settings.home)
-    store = JobStore(Database(settings))
     claim = os.environ.get(CLAIM_ENV, "")
-    row = claimed(store, arguments.job_id, claim)
+    try:
+        store = JobStore(Database(settings))
+        row = claimed(store, arguments.job_id, claim)
+    except DatabaseBusy as error:
+        print(f"The job cannot be read: {error.message}", flush=True)
+        return TRY_AGAIN
     if row is None:
         print("Job is not assigned to this process; exiting.", flush=True)
-        return 1
+        return TRY_AGAIN
     store.fence(row.id, claim)
     REQUEST_ID.set(row.request_id)
     delete_abandoned(store.folder(row.id))  # left by an earlier attempt that was killed
@@ -281,13 +332,14 @@ def run(job: WorkerJob, row: Job, registry: Registry, work: Work) -> int:
             job.begin()
             outcome = work(job, row, registry)
             job.conclude(outcome="completed", **outcome)
-        except DatabaseBusy:  # no fault of the job: it resumes from its checkpoint
-            traceback.print_exc()
-            return 1
-        except StoreUnavailable:  # the same, once the store can be reached
-            traceback.print_exc()
+        except DatabaseBusy as error:  # no fault of the job: it resumes from its checkpoint
+            job.log(f"The job ends here, to be resumed: {error.message}")
+            return TRY_AGAIN
+        except StoreUnavailable as error:  # the same, once the store can be reached
+            job.log(f"The job ends here, to be resumed: {error.message}")
+            job.note_outage()
             job.patiently(open_trees(registry.settings).check)
-            return 1
+            return TRY_AGAIN
         except Exception as error:
             if not isinstance(error, VisionLoopError):
                 traceback.print_exc()
@@ -298,6 +350,11 @@ def run(job: WorkerJob, row: Job, registry: Registry, work: Work) -> int:
     except JobInterrupted:  # it counts as a crash
         traceback.print_exc()
         return 1
+    except StoreUnavailable:
+        return TRY_AGAIN
+    except DatabaseBusy as error:
+        job.log(f"The outcome could not be written: {error.message}")
+        return TRY_AGAIN
     except FAILURES as error:  # not even the outcome could be written
         traceback.print_exc()
         return DISK_FULL if is_disk_full(error) else 1

@@ -26,6 +26,13 @@ from short_ids import RULE
 router = APIRouter(tags=[JOBS], dependencies=[Depends(require_use)])
 
 
+class Interruption(BaseModel):
+    """Why an attempt of a job ended before the job had."""
+
+    at: str = Field(description="time of the attempt's end, ISO 8601, UTC")
+    reason: str = Field(description="a sentence")
+
+
 class JobView(BaseModel):
     model_config = ConfigDict(protected_namespaces=())
 
@@ -71,6 +78,17 @@ class JobView(BaseModel):
     started_at: str | None
     finished_at: str | None
     updated_at: str
+    runs_on: str | None = Field(
+        description="the host on which its process was started, or `cluster`; null: it has none"
+    )
+    interruption: Interruption | None = Field(
+        description="why its last attempt ended before the job had, so that it was resumed, "
+        "perhaps elsewhere; null: it never was"
+    )
+    outage_since: str | None = Field(
+        description="since when the job waits for the database or the object store, or is tried "
+        "again because of them, ISO 8601, UTC; null: it does not"
+    )
     log_path: str = Field(
         description="path of the log on the server; /jobs/{job_id}/logs returns its content"
     )

@@ -10,8 +10,11 @@ from typing import Any
 from pydantic_core import to_json
 
 MAX_BODY = 64 * 1024  # bytes of a request body
-# Fields of a job that deliveries do not contain; the last two are of jobs that have not ended.
-OMITTED = ("config", "log_path", "size_bytes", "eta_s", "queue_position")
+# Fields of a job that deliveries do not contain; from `eta_s` on, of jobs that have not ended.
+OMITTED = (
+    "config", "log_path", "size_bytes", "interruption", "eta_s", "queue_position", "runs_on",
+    "outage_since",
+)  # fmt: skip
 SCHEME = "v1"
 
 EVENTS = {"completed": "job.completed", "failed": "job.failed", "stopped": "job.cancelled"}

@@ -17,7 +17,7 @@ import pytest
 from database import Database
 from disk_space import NO_ROOM
 from errors import DatabaseBusy, DatasetInvalid, InsufficientStorage
-from jobs.failures import DISK_FULL
+from jobs.failures import DISK_FULL, TRY_AGAIN
 from jobs.handle import JobCancelled
 from jobs.processes import SIGNAL_SAVE_AND_EXIT
 from jobs.store import Job, JobStore
@@ -212,7 +212,7 @@ FULL = InsufficientStorage(NO_ROOM)
         (ValueError("odd\nmore"), 1, "failed", "ValueError: odd (the job's log has the details)"),
         (JobCancelled(), 143, None, None),
         (FULL, 1, "failed", "The disk is full."),
-        (DatabaseBusy("Locked."), 1, None, None),
+        (DatabaseBusy("Locked."), TRY_AGAIN, None, None),
     ],
 )
 def test_how_it_ended_is_noted(

@@ -1,0 +1,222 @@
+"""A worker that cannot reach the database or the object store: its job goes on later."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import update
+
+from errors import StoreRefused, StoreUnavailable
+from jobs import worker
+from jobs.claims import CLAIM_ENV, HOST
+from jobs.failures import LONGEST_OUTAGE, TRY_AGAIN, pause_left, spoken
+from jobs.shared_folders import JobFolders
+from jobs.store import Job, JobStore
+from jobs.worker import WorkerJob, run
+from models_store.registry import Registry
+from tests.support.dispatching import CLAIM, begin, dispatching, log_of, story, submit
+from tests.support.patience import PATIENCE, until
+from tests.support.serving import ROOT
+
+
+def ago(seconds: float) -> str:
+    moment = datetime.now(UTC) - timedelta(seconds=seconds)
+    return moment.isoformat(timespec="milliseconds")
+
+
+@pytest.fixture
+def row(store: JobStore) -> Job:
+    """A job that runs in this process."""
+    job = submit(store)
+    begin(store, job.id)
+    return store.get(job.id)
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Has a method of the job's objects raise errors, one a call, before it succeeds."""
+
+    def make(method: str, *errors: Exception) -> None:
+        left, succeeds = list(errors), getattr(JobFolders, method)
+
+        def called(*arguments: Any) -> Any:
+            if left:
+                raise left.pop(0)
+            return succeeds(*arguments)
+
+        monkeypatch.setattr(JobFolders, method, called)
+        monkeypatch.setattr("jobs.worker.STORE_POLL", 0.0)
+
+    return make
+
+
+def test_a_worker_without_a_database_says_that_it_is_to_be_tried_again(tmp_path: Path) -> None:
+    variables = os.environ | {
+        "VISIONLOOP_HOME": str(tmp_path),
+        "VISIONLOOP_DATABASE_URL": "postgresql+psycopg://me@127.0.0.1:1/none",
+        CLAIM_ENV: CLAIM,
+    }
+    command = [sys.executable, "-m", "worker", "0" * 32]
+    ended = subprocess.run(
+        command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert (ended.returncode, ended.stderr) == (TRY_AGAIN, "")
+    assert "The job cannot be read: The database cannot be reached" in ended.stdout
+
+
+def test_a_worker_whose_server_died_before_it_said_so_is_no_crash(
+    store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The row stays queued with its claim; the next server finds how the worker ended."""
+    job = submit(store)
+    assert store.claim(job.id, CLAIM)
+    monkeypatch.setattr(worker.process_log, "configure_job", lambda _: None)
+    monkeypatch.setattr(worker.claimed, "__defaults__", (0.1,))
+    monkeypatch.setattr(worker, "set_up_process", lambda _: None)
+    monkeypatch.setenv("VISIONLOOP_HOME", str(store.database.settings.home))
+    monkeypatch.setenv(CLAIM_ENV, CLAIM)
+    monkeypatch.setattr(sys, "argv", ["worker", job.id])
+    assert worker.main(lambda *_: {}) == TRY_AGAIN
+
+
+def test_it_is_tried_again_more_often_than_it_may_crash(
+    store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.failures.SHORTEST_PAUSE", 0.0)
+
+    async def body() -> None:
+        job = submit(store)
+        async with dispatching(store, f"exit {TRY_AGAIN}", settings={"train_attempts": 1}):
+            await until(lambda: store.get(job.id).attempts > 3)
+            found = store.get(job.id)
+            assert (found.crashes, found.is_final) == (0, False)
+            view = found.to_json()
+            assert view["outage_since"] is not None
+            assert view["interruption"]["reason"] == (
+                "The worker could not reach the database or the object store."
+            )
+        assert "The job resumes from the beginning shortly." in log_of(store, job)
+
+    story(store, body)
+
+
+def test_it_fails_once_that_has_lasted_too_long(store: JobStore) -> None:
+    async def body() -> None:
+        job = submit(store)
+        with store.database.write() as session:
+            session.execute(update(Job).values(outage_since=ago(LONGEST_OUTAGE + 60)))
+        async with dispatching(store, f"exit {TRY_AGAIN}") as dispatcher:
+            ended = await dispatcher.finished(job.id)
+        assert (ended.status, ended.attempts) == ("failed", 1)
+        assert "This lasts for 24 hours now. Check that its machine reaches" in (ended.error or "")
+        assert ended.outage_since is None
+
+    story(store, body)
+
+
+def test_others_run_during_the_pause(store: JobStore) -> None:
+    async def body() -> None:
+        paused = submit(store)
+        begin(store, paused.id)
+        store.requeue(paused.id, False, CLAIM, "It was away.", outage=True)
+        other = submit(store)
+        async with dispatching(store, "sleep 9999"):
+            await until(lambda: store.get(other.id).status == "running")
+            assert store.get(other.id).to_json()["runs_on"] == HOST
+            assert store.get(paused.id).status == "queued"
+
+    story(store, body)
+
+
+@pytest.mark.parametrize(
+    ("outage", "ended", "pause"),
+    [(None, 0, 0), (0, 0, 5), (0, 4, 1), (0, 6, -1), (100, 0, 25), (100, 4, 20), (9999, 0, 60)],
+)
+def test_pauses_grow_with_the_outage(outage: float | None, ended: float, pause: float) -> None:
+    since = None if outage is None else ago(outage)
+    assert pause_left(since, ago(ended)) == pytest.approx(pause, abs=0.5 + 0.25)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(40.4, "40 seconds"), (60, "1 minute"), (185, "3 minutes"), (7200, "2 hours")],
+)
+def test_durations_in_words(seconds: float, words: str) -> None:
+    assert spoken(seconds) == words
+
+
+def test_a_job_that_waits_for_the_store_says_since_when(
+    store: JobStore,
+    row: Job,
+    failing: Callable[..., None],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[bool] = []
+    check = WorkerJob.check
+
+    def checked(job: WorkerJob) -> None:
+        seen.append(store.get(row.id).outage_since is not None)
+        check(job)
+
+    monkeypatch.setattr(WorkerJob, "check", checked)
+    failing("begin", *[StoreUnavailable("no", 1.0)] * 3)
+    assert run(WorkerJob(store, row), row, Registry(store.database), lambda *_: {}) == 0
+    assert seen[:3] == [True] * 3
+    assert store.get(row.id).outage_since is None
+    said = capsys.readouterr().out.splitlines()
+    assert said == [
+        "The object store cannot be reached. The job waits for it.",
+        "The object store answers again, after 0 seconds.",
+    ]
+
+
+def test_a_store_that_stays_away_gives_the_place_to_others(
+    store: JobStore, row: Job, failing: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.worker.LONGEST_OUTAGE", 0.0)
+    failing("begin", *[StoreUnavailable("no", 1.0)] * 9)
+    assert run(WorkerJob(store, row), row, Registry(store.database), lambda *_: {}) == TRY_AGAIN
+
+
+def test_an_outage_ends_with_a_checkpoint(store: JobStore, row: Job) -> None:
+    with store.database.write() as session:
+        session.execute(update(Job).values(outage_since=ago(60)))
+    again = store.get(row.id)
+    job = WorkerJob(store, again)
+    job.report(fraction=0.1, epoch=1, epochs=2)
+    assert store.get(row.id).outage_since is not None
+    job.checkpointed(1)
+    assert store.get(row.id).outage_since is None
+
+
+def test_a_store_that_refuses_a_checkpoint_fails_the_job_with_the_remedy(
+    store: JobStore, row: Job, failing: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    refusal = StoreRefused(
+        "The object store refuses: the credentials have expired. Check VISIONLOOP_STORE_URL and "
+        "the variables AWS_*.",
+        1.0,
+    )
+    failing("save", refusal)
+
+    def work(job: WorkerJob, *_: Any) -> dict[str, Any]:
+        job.report(fraction=0.5, epoch=1, epochs=2)
+        job.checkpointed(1)
+        return {}
+
+    assert run(WorkerJob(store, row), row, Registry(store.database), work) == 1
+    found = store.get(row.id)
+    assert found.outcome == "failed"
+    assert (found.error or "").startswith("The checkpoint could not be stored. The object store")
+    assert "AWS_*" in (found.error or "")
+    assert "on the machine of the worker" in (found.error or "")
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.out + captured.err
