@@ -111,7 +111,7 @@ def model_of(options: argparse.Namespace, scratch: Path) -> tuple[Path, Any]:
     from ultralytics import YOLO
 
     from models_store.export import export_onnx
-    from models_store.importer import convert_checkpoint
+    from models_store.foreign.importer import convert_checkpoint
     from models_store.weights import load_model
     from synthetic.train_starters import FOLDERS
 

@@ -30,7 +30,7 @@ from inference.prediction import Float
 from inference.preprocess import Letterbox, prepare
 from inference.render import draw
 from models_store.description import ModelDescription
-from models_store.importer import convert_checkpoint
+from models_store.foreign.importer import convert_checkpoint
 from settings import Settings
 from shell import Parser
 

@@ -27,7 +27,7 @@ from inference.prediction import Float, InferenceItem, Prediction
 from inference.runtime.model_runtime import ModelRuntime
 from inference.tiles import AUTO, OFF
 from models_store.export import export_onnx
-from models_store.importer import convert_checkpoint
+from models_store.foreign.importer import convert_checkpoint
 from settings import Settings
 from shell import Parser
 from synthetic.scenes import draw_scene

@@ -33,7 +33,6 @@ from errors import Conflict, InsufficientStorage, ModelNotFound, VisionLoopError
 from files import atomic_folder, sha256_of
 from inference.engine import Engine, load_engine
 from inference.preprocess import Letterbox, normalise, prepare
-from models_store.checkpoint import refused
 from models_store.description import (
     DESCRIPTION_FILE,
     ONNX_FILE,
@@ -41,7 +40,7 @@ from models_store.description import (
     ModelDescription,
     Preprocessing,
 )
-from models_store.subprocesses import MEMORY, limit_self
+from models_store.subprocesses import MEMORY, limit_self, refused
 from models_store.versions import unless_deleted
 from settings import Settings, get_settings
 

@@ -20,7 +20,7 @@ from errors import BackendTimeout, Conflict, ValidationFailed, VisionLoopError
 from files import atomic_path
 from models_store.archive import export_archive, import_archive
 from models_store.decision_log import by_user
-from models_store.importer import import_model
+from models_store.foreign.importer import import_model
 from models_store.pretrained.catalogue import requested
 from models_store.pretrained.download import FetchFailed, Watch
 from models_store.pretrained.fetch import fetch, require_allowed, with_remedy

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import json
 import os
 import resource
 import runpy
@@ -14,12 +15,14 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from errors import VisionLoopError
 from models_store.ultralytics_env import environment
 from source_tree import ROOT, module_command, module_environment
 
 GIB = 1024**3
 MEMORY = 16 * GIB  # address space; torch alone maps about 5 GiB without using it
 FILE_SIZE = 4 * GIB
+REFUSED_EXIT = 3  # the error is in the printed JSON
 
 
 class ChildTimeout(Exception):
@@ -116,6 +119,12 @@ def limit_self(memory: int = MEMORY, cpu_seconds: int | None = None) -> None:
         if hard != resource.RLIM_INFINITY:
             amount = min(amount, hard)
         resource.setrlimit(kind, (amount, hard))
+
+
+def refused(error: VisionLoopError) -> int:
+    """Print an error as JSON for the process that started this one; the exit code to end with."""
+    print(json.dumps({"error": error.message, "code": error.code}), flush=True)
+    return REFUSED_EXIT
 
 
 def end_with_parent(parent: int) -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from dataset.zip_archive import unpack
 from errors import DatasetInvalid, InvalidModelFile, PayloadTooLarge
-from models_store.file_type import check_checkpoint
+from models_store.foreign.file_type import check_checkpoint
 from tests.support.examples import EXAMPLES
 from tests.support.seeds import rng
 from zip_bounds import ZipRefused, check_growth, open_zip

@@ -20,7 +20,7 @@ from models_store.description import (
     Preprocessing,
     Task,
 )
-from models_store.importer import convert_checkpoint
+from models_store.foreign.importer import convert_checkpoint
 from models_store.shared.model_trees import located
 from models_store.weights import build_model, describe, fill, load_model, save_model
 from settings import Settings

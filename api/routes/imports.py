@@ -27,7 +27,7 @@ from evaluation.promotion_request import PromotionRequest, decide_promotion
 from files import temporary_folder
 from models_store.archive import import_archive
 from models_store.decision_log import DecisionReason
-from models_store.importer import import_model
+from models_store.foreign.importer import import_model
 from models_store.names import suggest_name
 from models_store.versions import ModelVersion
 from serving.gateway import Gateway

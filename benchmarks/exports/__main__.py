@@ -32,7 +32,7 @@ from inference.images import DecodedImage, Pixels, decode
 from inference.onnx_engine import OnnxEngine
 from inference.predict import predict
 from inference.prediction import Prediction
-from models_store.importer import import_model
+from models_store.foreign.importer import import_model
 from models_store.registry import Registry
 from models_store.versions import ModelVersion
 from settings import get_settings

@@ -14,7 +14,7 @@ import httpx
 
 from disk_space import MIB, check_room
 from errors import BackendUnavailable
-from models_store.importer import COPIES
+from models_store.foreign.importer import COPIES
 from models_store.pretrained.catalogue import PretrainedFile
 from models_store.pretrained.hosts import FailedHosts
 from settings import Settings

@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 
 from errors import BackendUnavailable, Forbidden, ModelNotFound
 from files import temporary_folder
-from models_store.importer import import_model
+from models_store.foreign.importer import import_model
 from models_store.pretrained.catalogue import PretrainedFile
 from models_store.pretrained.download import (
     LIMITS,

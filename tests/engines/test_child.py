@@ -25,7 +25,7 @@ from engines.store import ExportRecord
 from errors import Conflict, InsufficientStorage, ModelNotFound, ValidationFailed
 from models_store.description import DESCRIPTION_FILE, WEIGHTS_FILE, ModelDescription
 from models_store.export import export_onnx
-from models_store.importer import import_model
+from models_store.foreign.importer import import_model
 from models_store.registry import Registry
 from models_store.weights import load_weights, save_weights
 from settings import Settings

@@ -17,7 +17,7 @@ from errors import BackendTimeout, Conflict, InvalidModelFile, ValidationFailed
 from models_store import archive
 from models_store.archive import export_archive, import_archive
 from models_store.export import export_onnx
-from models_store.file_type import check_checkpoint
+from models_store.foreign.file_type import check_checkpoint
 from models_store.registry import Registry
 from tests.support.seeds import rng
 

@@ -24,7 +24,7 @@ from jobs.artifacts import best_weights
 from jobs.shared_folders import JobFolders
 from jobs.store import JOB_ID, SHORT_ID, JobStore
 from models_store.description import Family, Task
-from models_store.file_type import check_checkpoint
+from models_store.foreign.file_type import check_checkpoint
 from models_store.names import suggest_name
 from models_store.pretrained.catalogue import (
     FAMILIES,

@@ -18,7 +18,7 @@ from disk_space import check_room
 from errors import InvalidModelFile, ValidationFailed
 from files import sha256_of, temporary_folder
 from models_store.description import ModelDescription, Task
-from models_store.file_type import check_checkpoint
+from models_store.foreign.file_type import check_checkpoint
 from models_store.names import check_name, suggest_name
 from models_store.registry import Registry
 from models_store.subprocesses import ChildTimeout, run_module
@@ -106,7 +106,7 @@ def convert_checkpoint(
         path: The foreign file.
         folder: Exists and is empty.
         timeout: Maximum seconds.
-        options: Keyword arguments of `models_store.convert.convert`.
+        options: Keyword arguments of `models_store.foreign.convert.convert`.
 
     Returns:
         Facts about the file's origin.
@@ -116,11 +116,11 @@ def convert_checkpoint(
     """
     start = time.monotonic()
     # torch takes seconds to import: what can be refused without it is refused first
-    _in_child("models_store.checkpoint", path.resolve(), timeout, "tensors")
+    _in_child("models_store.foreign.checkpoint", path.resolve(), timeout, "tensors")
     left = timeout - (time.monotonic() - start)
     request = {"path": str(path.resolve()), "folder": str(folder), **options}
     request |= {"cpu_seconds": int(timeout) * 4}
-    return _in_child("models_store.convert", json.dumps(request), left, "origin")
+    return _in_child("models_store.foreign.convert", json.dumps(request), left, "origin")
 
 
 def _in_child(module: str, argument: str | Path, timeout: float, key: str) -> Any:

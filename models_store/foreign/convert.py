@@ -1,6 +1,6 @@
 """Conversion of a foreign checkpoint to a model folder, as a child process of `importer`.
 
-`python -m models_store.convert JSON`: reads the file without executing its code, builds the
+`python -m models_store.foreign.convert JSON`: reads the file without executing its code, builds the
 network from the architecture in the file with Ultralytics' or torchvision's classes, compares the
 two layer by layer, and writes model.json, model.safetensors and model.onnx. Prints one JSON object:
 facts about the file's origin, or the error.
@@ -20,15 +20,6 @@ from torch import Tensor, nn
 
 from errors import InvalidModelFile, ValidationFailed, VisionLoopError
 from models_store.architecture import FOREIGN_HEADS
-from models_store.checkpoint import (
-    Checkpoint,
-    Inert,
-    TensorReference,
-    looks_like_mobilenet,
-    model_of,
-    read_checkpoint,
-    refused,
-)
 from models_store.description import (
     ModelDescription,
     Preprocessing,
@@ -36,8 +27,11 @@ from models_store.description import (
     check_plausible,
 )
 from models_store.export import export_onnx
-from models_store.subprocesses import limit_self
-from models_store.transforms import preprocessing_of
+from models_store.foreign.checkpoint import Checkpoint, read_checkpoint
+from models_store.foreign.inert_pickle import Inert, TensorReference
+from models_store.foreign.network import looks_like_mobilenet, model_of
+from models_store.foreign.transforms import preprocessing_of
+from models_store.subprocesses import limit_self, refused
 from models_store.weights import (
     build_model,
     check_size,

@@ -24,19 +24,19 @@ from torchvision.models import mobilenet_v2
 from torchvision.transforms import InterpolationMode
 
 from errors import InvalidModelFile, ValidationFailed
-from models_store import importer
-from models_store.checkpoint import Inert
-from models_store.convert import convert
 from models_store.description import ModelDescription, Task, certain_names
 from models_store.export import ServingModule
-from models_store.importer import import_model
+from models_store.foreign import importer
+from models_store.foreign.convert import convert
+from models_store.foreign.importer import import_model
+from models_store.foreign.inert_pickle import Inert
+from models_store.foreign.transforms import preprocessing_of
 from models_store.registry import Registry
-from models_store.transforms import preprocessing_of
 from models_store.weights import load_model
 from tests.support.patience import PATIENCE
 from tests.support.small_models import NAMES, checkpoint, network
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 Change = Callable[[Any], object]
 
 
@@ -386,9 +386,11 @@ def test_a_file_that_is_no_model_is_refused_without_torch(
         archive.writestr("best/data.pkl", pickle.dumps({"model": [1, 2]}))
     with pytest.raises(InvalidModelFile, match="contains no model"):
         import_model(registry, path)
-    assert started == ["models_store.checkpoint"]
+    assert started == ["models_store.foreign.checkpoint"]
     command = [sys.executable, "-m", "tests.support.imported_without_torch"]
-    done = subprocess.run([*command, "models_store.checkpoint"], capture_output=True, text=True)
+    done = subprocess.run(
+        [*command, "models_store.foreign.checkpoint"], capture_output=True, text=True
+    )
     assert done.stdout.strip() == "[]", done.stderr
 
 

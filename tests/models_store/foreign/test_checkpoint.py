@@ -22,14 +22,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from errors import InvalidModelFile
-from models_store.checkpoint import (
-    Checkpoint,
-    TensorReference,
-    check_sizes,
-    model_of,
-    read_checkpoint,
-)
-from models_store.file_type import check_checkpoint
+from models_store.foreign.checkpoint import Checkpoint, check_sizes, read_checkpoint
+from models_store.foreign.file_type import check_checkpoint
+from models_store.foreign.inert_pickle import TensorReference
+from models_store.foreign.network import model_of
 from tests.support.examples import EXAMPLES
 
 
@@ -225,7 +221,7 @@ SAM = {"image_encoder.patch_embed.proj.weight": torch.zeros(2)}
     ],
 )
 def test_each_broken_file_gets_its_own_sentence(tmp_path: Path, data: bytes, sentence: str) -> None:
-    from models_store.convert import convert
+    from models_store.foreign.convert import convert
 
     path = tmp_path / "best.pt"
     path.write_bytes(data)

@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from errors import InvalidModelFile
-from models_store.checkpoint import Inert, TensorReference
 from models_store.description import Preprocessing
+from models_store.foreign.inert_pickle import Inert, TensorReference
 
 CONVERSIONS = frozenset({"ToTensor", "PILToTensor", "ToImage", "ToDtype", "ConvertImageDtype"})
 
