@@ -5,19 +5,17 @@ An annotation is stored when it arrives; its image may be fetched later.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, cast
 
-from sqlalchemy import inspect, or_, select, update
+from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
 from annotation.image_records import (
-    AUTHOR,
     BEFORE,
-    CORRECTION_RANK,
     HUMAN_KINDS,
     PRELABEL_RANK,
     EntryKind,
@@ -37,21 +35,6 @@ from formats.annotations import Annotations
 
 CHANGES = "annotations"  # key of the count of changes in the table `state`
 EXTRA_IMAGE = "#"  # separates key and image number, if one annotation has several images
-
-
-@dataclass(frozen=True)
-class AppliedCorrection:
-    """A stored correction and the entries that it replaced, for `AnnotationEntries.withdraw`.
-
-    Attributes:
-        dataset_id: Id of the dataset.
-        written: Key of an entry → its `number` after the correction.
-        replaced: Key of an entry that existed before → the values of its columns.
-    """
-
-    dataset_id: str
-    written: dict[str, int] = field(default_factory=dict)
-    replaced: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -81,7 +64,7 @@ def image_entry(
     """A new entry for an image whose file is stored. An image has at most one of each kind."""
     return AnnotationEntry(
         kind=kind,
-        key=_image_key(kind, content),
+        key=image_key(kind, content),
         rank=rank,
         document=document,
         content=content,
@@ -131,7 +114,7 @@ class AnnotationEntries:
             if entry.address != address:
                 entry.content = None
             if entry.annotations is not None:  # the newest revision is outdated
-                _touch(session, dataset_id)
+                touch(session, dataset_id)
             else:  # whoever fetches the images sees that one waits
                 note_change(session)
             entry.address, entry.annotations, entry.error = address, None, None
@@ -176,7 +159,7 @@ class AnnotationEntries:
         """
         content, suffix = self.keep(entry.dataset_id, image)
         with self.database.read() as session:
-            before = _prelabels_before(session, entry.dataset_id, content, entry.updated_at)
+            before = prelabels_before(session, entry.dataset_id, content, entry.updated_at)
         values = {
             "document": dict(entry.document) | {BEFORE: before},
             "content": content,
@@ -202,7 +185,7 @@ class AnnotationEntries:
             for row in found:
                 session.delete(row)
             if found:
-                _touch(session, dataset_id)
+                touch(session, dataset_id)
         return len(found)
 
     def count(self, dataset_id: str) -> int:
@@ -252,7 +235,7 @@ class AnnotationEntries:
                 )
             )
             add_entries(session, dataset_id, (one for one in entries if one.content not in known))
-            _touch(session, dataset_id)
+            touch(session, dataset_id)
 
     def contents(self, dataset_id: str) -> set[str]:
         """SHA-256 of the images of a dataset."""
@@ -359,68 +342,7 @@ class AnnotationEntries:
         """The path of an image's file, whether it exists or not."""
         return self._folder / dataset_id / IMAGES / f"{content}{suffix}"
 
-    # --- corrections
-
-    def correct(
-        self,
-        dataset_id: str,
-        found: Mapping[str, Annotations],
-        suffixes: Mapping[str, str],
-        names: Mapping[str, str],
-        author: str = "",
-        check: Callable[[Session], None] = lambda _: None,
-    ) -> AppliedCorrection:
-        """Store a person's annotations of images, in one transaction.
-
-        Args:
-            dataset_id: Id of the dataset.
-            found: SHA-256 of an image → its annotations.
-            suffixes: SHA-256 → suffix of the image's file.
-            names: SHA-256 of a new image → its path.
-            author: The person's name; empty if it is not known.
-            check: Called first in the transaction; if it raises, nothing is stored.
-
-        Returns:
-            The record with which `withdraw` can undo the correction.
-        """
-        applied = AppliedCorrection(dataset_id)
-        with self.database.write() as session:
-            check(session)
-            for content, annotations in found.items():
-                key = _image_key("person", content)
-                entry = session.get(AnnotationEntry, (dataset_id, key))
-                if entry is None:
-                    entry = AnnotationEntry(
-                        dataset_id=dataset_id, kind="person", key=key, number=0, document={}
-                    )
-                    session.add(entry)
-                else:
-                    applied.replaced[key] = _columns(entry)
-                entry.rank = CORRECTION_RANK
-                before = _prelabels_before(session, dataset_id, content, now())
-                name = names.get(content) or entry.document.get("name", "")
-                made_by = {AUTHOR: author} if author else {}
-                entry.document = {"name": name, BEFORE: before} | made_by
-                entry.content, entry.suffix = content, suffixes[content]
-                entry.annotations, entry.error = annotations.to_json(), None
-                entry.number += 1
-                entry.updated_at = now()
-                applied.written[key] = entry.number
-            _touch(session, dataset_id)
-        return applied
-
-    def withdraw(self, applied: AppliedCorrection) -> None:
-        """Undo a correction, except for images that were corrected again since then."""
-        with self.database.write() as session:
-            for key, number in applied.written.items():
-                entry = session.get(AnnotationEntry, (applied.dataset_id, key))
-                if entry is None or entry.number != number:
-                    continue
-                if key in applied.replaced:
-                    session.merge(AnnotationEntry(**applied.replaced[key]))
-                else:
-                    session.delete(entry)
-            note_change(session)
+    # --- changes
 
     def change(self) -> int:
         """A number that is another one once annotations were added, changed or removed."""
@@ -439,7 +361,7 @@ class AnnotationEntries:
         with self.database.write() as session:
             changed = session.execute(update(row).where(*same).values(**values)).rowcount == 1  # type: ignore[attr-defined]
             if changed and values.get("annotations"):
-                _touch(session, entry.dataset_id)
+                touch(session, entry.dataset_id)
         return changed
 
 
@@ -450,7 +372,8 @@ def note_change(session: Session) -> None:
         session.merge(State(key=CHANGES, number=1))
 
 
-def _image_key(kind: EntryKind, content: str) -> str:
+def image_key(kind: EntryKind, content: str) -> str:
+    """The key of an entry for an image whose file is stored."""
     return f"{kind}:{content}"
 
 
@@ -460,11 +383,6 @@ def add_entries(session: Session, dataset_id: str, entries: Iterable[AnnotationE
         entry.dataset_id, entry.number = dataset_id, 1
         session.merge(entry)
     note_change(session)
-
-
-def _columns(entry: AnnotationEntry) -> dict[str, Any]:
-    names = (column.key for column in inspect(AnnotationEntry).column_attrs)
-    return {name: getattr(entry, name) for name in names}
 
 
 def source_annotation(row: AnnotationEntry) -> SourceAnnotation:
@@ -484,7 +402,7 @@ def _same(entry: AnnotationEntry, document: Mapping[str, Any], stamp: str) -> bo
     return entry.stamp == stamp and sent == document and entry.annotations is not None
 
 
-def _prelabels_before(
+def prelabels_before(
     session: Session, dataset_id: str, content: str, until: str
 ) -> list[dict[str, Any]]:
     """The prelabels that existed before an image's first human annotation."""
@@ -498,7 +416,8 @@ def _prelabels_before(
     return prelabels_until(session, content, until)
 
 
-def _touch(session: Session, dataset_id: str) -> None:
+def touch(session: Session, dataset_id: str) -> None:
+    """Note in the session's transaction that a dataset's annotations have changed."""
     row = AnnotatedDataset
     session.execute(
         update(row).where(row.id == dataset_id).values(changes=row.changes + 1, updated_at=now())

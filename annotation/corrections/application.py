@@ -9,9 +9,13 @@ from pathlib import Path
 
 from sqlalchemy.orm import Session
 
+from annotation.corrections.applied_correction import (
+    AppliedCorrection,
+    apply_correction,
+    withdraw_correction,
+)
 from annotation.corrections.correction import Correction
 from annotation.datasets import AnnotatedDatasets
-from annotation.entries import AppliedCorrection
 from annotation.image_records import PERSON, ImageRecord
 from annotation.tables import AnnotatedDataset
 from files import temporary_folder
@@ -30,7 +34,7 @@ def corrected(
 ) -> Iterator[None]:
     """Apply a correction, as a context; if the block raises, undo it and delete its new images.
 
-    `author` and `check` are those of `AnnotationEntries.correct`.
+    `author` and `check` are those of `apply_correction`.
     """
     suffixes = {content: image.suffix for content, image in correction.images.items()}
     added: list[Path] = []
@@ -44,14 +48,20 @@ def corrected(
                 if not file.exists():
                     added.append(file)
                 store.entries.keep(dataset.id, image.file.read_bytes())
-            applied = store.entries.correct(
-                dataset.id, correction.found, suffixes, correction.names, author, check
+            applied = apply_correction(
+                store.database,
+                dataset.id,
+                correction.found,
+                suffixes,
+                correction.names,
+                author,
+                check,
             )
             yield
         except BaseException:
             reserved.unlink(missing_ok=True)  # the undoing needs the room
             if applied is not None:
-                store.entries.withdraw(applied)
+                withdraw_correction(store.database, applied)
             for file in added:
                 file.unlink(missing_ok=True)
             raise

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import select
 
+from annotation.corrections.applied_correction import apply_correction
 from annotation.datasets import AnnotatedDatasets
 from annotation.prelabels import PrelabelStore
 from annotation.tables import AnnotatedDataset, AnnotationEntry
@@ -80,7 +81,9 @@ def test_of_a_tool_and_of_corrections_over_http_the_newer_counts(
 
     put(annotated, dataset.id, "1", picture(1), marked(BOX))
     (content,) = (found.content for found in annotated.entries.records(dataset.id))
-    annotated.entries.correct(dataset.id, {content: marked(POLYGON)}, {content: ".jpg"}, {})
+    apply_correction(
+        annotated.database, dataset.id, {content: marked(POLYGON)}, {content: ".jpg"}, {}
+    )
     assert label() == ["tree"]
     next_instant()
     put(annotated, dataset.id, "1", picture(1), marked(BOX))

@@ -146,7 +146,7 @@ def test_a_commit_that_was_killed_is_finished_by_the_next(
 
     with monkeypatch.context() as patched:
         patched.setattr("annotation.corrections.revising.build", kill)
-        patched.setattr("annotation.entries.AnnotationEntries.withdraw", kill)
+        patched.setattr("annotation.corrections.application.withdraw_correction", kill)
         with pytest.raises(Killed):
             commit(service, frames)
     assert drafts(service, frames)["total"] == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import Any
 
+from annotation.corrections.applied_correction import apply_correction
 from annotation.entries import image_entry
 from annotation.image_records import PRELABEL_RANK
 from annotation.revision_builder import build
@@ -92,7 +93,7 @@ def test_people_and_models_side_by_side(service: Service) -> None:
     assert (one["source"], one["by"], one["score"], one["band"]) == ("model", "m:1", 0.5, "review")
     assert (found["model_id"], found["bands"]) == ("m:1", options["bands"])
     person = Annotations("a.png", *SIZE, (Annotation("dog", box=(5, 5, 20, 20)),))
-    store.entries.correct(dataset.id, {content: person}, {content: suffix}, {})
+    apply_correction(store.database, dataset.id, {content: person}, {content: suffix}, {})
     found = look(service, dataset.id)
     assert [thing["label"] for thing in found["objects"]] == ["dog"]
     assert [thing["label"] for thing in found["suggestions"]] == ["car"]
