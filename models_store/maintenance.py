@@ -1,23 +1,28 @@
-"""Repair of the registry: makes rows and folders consistent after a crash or a lost database."""
+"""Changes of rows and folders together: their lock, and repair after a crash or a lost database."""
 
 from __future__ import annotations
 
+import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+from filelock import Timeout
 from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from database import Database, now
-from errors import StoreDamaged
+from errors import BackendUnavailable, StoreDamaged
 from models_store.description import ModelDescription
 from models_store.shared.model_trees import ModelTrees
 from models_store.shared.repair import published, shared_row, sweep_shared
-from models_store.store import MANIFEST, UNPUBLISHED, ModelStore, StoredModel
+from models_store.store import LOCK_TIMEOUT, MANIFEST, UNPUBLISHED, ModelStore, StoredModel
 from models_store.tables import Promotion, PublishedModel, raise_generation
+
+log = logging.getLogger(__name__)
 
 
 def sweep(trees: ModelTrees, database: Database) -> list[str]:
@@ -123,6 +128,37 @@ def delete_stray_files(store: ModelStore, database: Database) -> list[str]:
                 shutil.rmtree(folder, ignore_errors=True)
                 done.append(f"Removed the {what} of {model_id}, which does not exist.")
     return done
+
+
+@contextmanager
+def writing(database: Database, store: ModelStore) -> Iterator[None]:
+    """The lock of all who write models, on whatever machine, then the one of this store.
+
+    Raises:
+        BackendUnavailable: Another process held one of them for longer than LOCK_TIMEOUT.
+    """
+    lock = database.exclusive("models")
+    try:
+        lock.acquire(LOCK_TIMEOUT)
+    except Timeout as error:
+        raise BackendUnavailable("The model store is busy; try again.", 10) from error
+    try:
+        with store.lock():
+            yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def repaired_later() -> Iterator[None]:
+    """A context that writes to the store what the database has committed already.
+
+    If that fails, as on a full disk, the change is valid all the same; `sweep` repeats the writes.
+    """
+    try:
+        yield
+    except (OSError, BackendUnavailable) as error:
+        log.warning("The model store is written at the next start: %s", error)
 
 
 def as_row(model: StoredModel, description: ModelDescription) -> PublishedModel:

@@ -7,23 +7,16 @@ machine at once, and of other machines within a second, or when a requested mode
 
 from __future__ import annotations
 
-import logging
 import shutil
-import threading
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from datetime import datetime, timedelta
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import Timeout
-from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from database import FAILURES, Database, State, now
-from errors import BackendUnavailable, Conflict, InvalidModelFile, ModelNotFound, ValidationFailed
+from database import Database, State
+from errors import Conflict, ModelNotFound, ValidationFailed
 from files import delete_abandoned
 from models_store.decision_log import (
     COMMAND,
@@ -34,35 +27,22 @@ from models_store.decision_log import (
     record,
     step_back,
 )
-from models_store.description import DESCRIPTION_FILE, ModelDescription
-from models_store.maintenance import (
-    as_row,
-    delete_stray_files,
-    reindex,
-    set_promoted,
-    sweep,
-)
-from models_store.names import check_name, split_tag
-from models_store.shared.deleted import delete_copies
+from models_store.live_models import MISS_SECONDS, REFRESH_SECONDS, LiveModels
+from models_store.maintenance import delete_stray_files, reindex, repaired_later, sweep, writing
+from models_store.names import split_tag
+from models_store.publication import Publisher
 from models_store.shared.model_trees import ModelTrees
 from models_store.shared.repair import card_of
-from models_store.store import LOCK_TIMEOUT, ModelStore, StoredModel, content_hash, new_version
+from models_store.store import ModelStore
 from models_store.tables import (
-    ModelEventKind,
     Promotion,
     PublishedModel,
-    generation,
     raise_generation,
     record_event,
 )
-from models_store.versions import SHOWN_NAMES, ModelVersion, Snapshot, load_snapshot
+from models_store.versions import SHOWN_NAMES, ModelVersion
 from storage.place import open_trees
 
-log = logging.getLogger(__name__)
-
-REFRESH_SECONDS = 1.0
-REFRESH_PATIENCE = 0.05  # seconds to wait for a locked database
-MISS_SECONDS = 0.05  # shortest time between reloads because of an unknown model
 Sentences = list[str]
 
 
@@ -81,19 +61,14 @@ class Registry:
         self.settings = database.settings
         self.store = store or ModelStore()
         self.trees = ModelTrees(open_trees(self.settings), self.store)
-        self._lock = threading.Lock()
-        self._snapshot: Snapshot | None = None
-        self._refresh_seconds = refresh_seconds
-        self._miss_seconds = miss_seconds
-        self._checked = -refresh_seconds
-        self._forced = False  # whether it is to be read now
-        self._change = 0  # of the database, when the snapshot was read
+        self._live = LiveModels(database, self.trees, refresh_seconds, miss_seconds)
+        self._publisher = Publisher(database, self.store, self.trees, self._live)
 
     # --- reading
 
     def list(self) -> list[ModelVersion]:
         """Every version, by name, the newest first."""
-        return list(self._current().all)
+        return list(self._live.current().all)
 
     def get(self, model_id: str) -> ModelVersion:
         """The version `name:version`; for a bare name the promoted version, else the newest.
@@ -104,18 +79,7 @@ class Registry:
             ModelNotFound: There is none; the message lists the known names.
             ValidationFailed: Several versions begin with it.
         """
-        snapshot = self._current()
-        name, version = split_tag(model_id)
-        found = snapshot.find(name, version)
-        if found is None and time.monotonic() - self._checked >= self._miss_seconds:
-            self.refresh()
-            snapshot = self._current()
-            found = snapshot.find(name, version)
-        if found is None and version:
-            found = snapshot.begins(name, version)
-        if found is None:
-            raise ModelNotFound(f"No model {model_id.strip()!r}. {snapshot.known(name)}")
-        return found
+        return self._live.get(model_id)
 
     def active(self) -> ModelVersion:
         """The active model, which serves requests that name no model.
@@ -123,22 +87,11 @@ class Registry:
         Raises:
             ModelNotFound: No model was activated, or it was deleted.
         """
-        snapshot = self._current()
-        if snapshot.active is None:
-            raise ModelNotFound(
-                f"No model is active. {snapshot.known()} Activate one with "
-                "`visionloop models activate NAME` or POST /models/active."
-            )
-        found = snapshot.find(*split_tag(snapshot.active))
-        if found is None:
-            raise ModelNotFound(
-                f"The active model {snapshot.active!r} was deleted. {snapshot.known()}"
-            )
-        return found
+        return self._live.active()
 
     def active_pointer(self) -> str | None:
         """The activated name (follows promotions) or name:version (pinned)."""
-        return self._current().active
+        return self._live.current().active
 
     def resolve(self, model_id: str | None) -> ModelVersion:
         """`get`, or the active model for None and the empty string."""
@@ -146,8 +99,7 @@ class Registry:
 
     def refresh(self) -> None:
         """Reload the snapshot if another process changed the registry."""
-        self._forced = True
-        self._current()
+        self._live.refresh()
 
     # --- changing
 
@@ -175,66 +127,7 @@ class Registry:
             ValidationFailed: The name is not valid.
             InvalidModelFile: The folder is incomplete.
         """
-        check_name(name)
-        try:
-            description = ModelDescription.load(folder)
-            content = content_hash(folder)
-        except FileNotFoundError as error:
-            missing = Path(str(error.filename)).name
-            raise InvalidModelFile(f"The model folder lacks {missing}.") from error
-        except ValidationError as error:
-            raise InvalidModelFile(f"{DESCRIPTION_FILE} is not valid: {error}") from error
-        version = new_version()
-        uploaded = self.trees.shared and not (unless_present and self._with_content(name, content))
-        if uploaded:
-            self.trees.upload(folder, name, version)  # before the lock: it may take minutes
-        with self._writing():
-            if unless_present and (known := self._with_content(name, content)):
-                self.trees.remove(name, version)
-                if promote:
-                    self._promote(known, DecisionReason(by=str(source.get("kind"))))
-                return self.get(known.id)
-            created_at = self._later_than_others(name)
-            metadata = {
-                "type": description.type,
-                "created_at": created_at,
-                "source": dict(source),
-                "metrics": dict(metrics) if metrics is not None else None,
-                "content": content,
-            }
-            try:
-                if not uploaded:  # the version with this content was deleted meanwhile
-                    self.trees.upload(folder, name, version)
-                path = self.store.add(folder, name, version, metadata)
-                row = as_row(StoredModel(name, version, path, metadata, True), description)
-                self.trees.unpublish(name, version)
-                self.trees.write_card(name, version, card_of(row))
-                with self.database.write() as session:
-                    session.add(row)
-                    _record_published(session, name, version, source)
-                    if promote:
-                        why = DecisionReason(
-                            by=str(source.get("kind")), job_id=source.get("job_id")
-                        )
-                        record(session, "promoted", name, version, why)
-                        set_promoted(session, name, version)
-                    raise_generation(session)
-            except BaseException:
-                if not self._row_exists(name, version):  # a failed commit may have been written
-                    self.store.clear_staging()
-                    self.store.remove(name, version)
-                    with suppress(BackendUnavailable):  # then `sweep` does it
-                        self.trees.remove(name, version)
-                raise
-            with _repaired_later():
-                self.store.mark_published(name, version)
-                if self.trees.shared:
-                    self.store.mark_copy(name, version)
-                self.trees.publish(name, version)
-                if promote:
-                    self.trees.write_promoted(name, version)
-        self.refresh()
-        return self.get(f"{name}:{version}")
+        return self._publisher.publish(folder, name, source, metrics, promote, unless_present)
 
     def activate(self, model_id: str, by: str | None = None) -> ModelVersion:
         """Serve this model to requests that name none.
@@ -265,11 +158,11 @@ class Registry:
         self.refresh()
         name, version = split_tag(model_id)
         found = self.get(model_id)
-        return found if version else self._current().versions[name][0]
+        return found if version else self._live.current().versions[name][0]
 
     def promoted(self, name: str) -> ModelVersion | None:
         """The promoted version of a name, if there is one."""
-        return next((v for v in self._current().versions.get(name, ()) if v.promoted), None)
+        return next((v for v in self._live.current().versions.get(name, ()) if v.promoted), None)
 
     def promote(
         self, model_id: str, why: DecisionReason = COMMAND, expected_promoted: str | None = None
@@ -286,8 +179,8 @@ class Registry:
             Conflict: Another version than `expected_promoted` has been promoted since.
         """
         found = self.candidate(model_id)
-        with self._writing():
-            self._promote(found, why, expected_promoted)
+        with writing(self.database, self.store):
+            self._publisher.promote(found, why, expected_promoted)
         return self.get(found.id)
 
     def refuse(self, model_id: str, why: DecisionReason) -> None:
@@ -305,10 +198,10 @@ class Registry:
         """Promote the previously promoted version again. Raises as `step_back`."""
         self.refresh()
         name = self.get(name).name
-        with self._writing():
+        with writing(self.database, self.store):
             with self.database.write() as session:
                 version = step_back(session, name, why)
-            with _repaired_later():
+            with repaired_later():
                 self.trees.write_promoted(name, version)
         self.refresh()
         return self.get(f"{name}:{version}")
@@ -322,7 +215,7 @@ class Registry:
         """Replace the metrics of a version."""
         self.refresh()
         found = self.get(model_id)
-        with self._writing():
+        with writing(self.database, self.store):
             with self.database.write() as session:
                 row = session.get(PublishedModel, (found.name, found.version))
                 if row is None:
@@ -340,7 +233,7 @@ class Registry:
             }
             if found.is_here:
                 self.store.write_metadata(found.name, found.version, metadata)
-            with _repaired_later():
+            with repaired_later():
                 self.trees.write_card(found.name, found.version, card_of(row))
         self.refresh()
         return self.get(found.id)
@@ -354,11 +247,11 @@ class Registry:
         """
         self.refresh()
         found = self.get(model_id)
-        versions = self._current().versions[found.name]
+        versions = self._live.current().versions[found.name]
         if split_tag(model_id)[1] is None and len(versions) > 1:
             ids = ", ".join(v.id for v in versions[:SHOWN_NAMES])
             raise ValidationFailed(f"{found.name!r} has several versions; name one of: {ids}.")
-        with self._writing():
+        with writing(self.database, self.store):
             with self.database.write() as session:
                 self._refuse_active(session, found)
                 row = session.get(PublishedModel, (found.name, found.version))
@@ -380,10 +273,10 @@ class Registry:
                 record_event(session, "deleted", tag, details, why.by, why.job_id)
                 raise_generation(session)
             if demoted:
-                with _repaired_later():
+                with repaired_later():
                     self.trees.write_promoted(found.name, None)
             self.store.remove(found.name, found.version)
-            with _repaired_later():
+            with repaired_later():
                 self.trees.remove(found.name, found.version)
         for made in (self.settings.paths.exports, self.settings.paths.engines):
             shutil.rmtree(made / found.name / found.version, ignore_errors=True)
@@ -393,81 +286,19 @@ class Registry:
     def sweep(self) -> Sentences:
         """Finish or undo interrupted changes; call it at start. Returns a sentence for each."""
         delete_abandoned(self.settings.home)
-        with self._writing():
+        with writing(self.database, self.store):
             done = sweep(self.trees, self.database)
             return done + delete_stray_files(self.store, self.database)
 
     def reindex(self) -> Sentences:
         """Make the rows agree with the store's folders. Returns a sentence for each change."""
         delete_abandoned(self.settings.home)
-        with self._writing():
+        with writing(self.database, self.store):
             done = reindex(self.trees, self.database)
         self.refresh()
         return done
 
     # --- inside
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """The lock of all who write models, on whatever machine, then the one of this store.
-
-        Raises:
-            BackendUnavailable: Another process held one of them for longer than LOCK_TIMEOUT.
-        """
-        lock = self.database.exclusive("models")
-        try:
-            lock.acquire(LOCK_TIMEOUT)
-        except Timeout as error:
-            raise BackendUnavailable("The model store is busy; try again.", 10) from error
-        try:
-            with self.store.lock():
-                yield
-        finally:
-            lock.release()
-
-    def _promote(
-        self, model: ModelVersion, why: DecisionReason, expected_promoted: str | None = None
-    ) -> None:
-        """Promote a version; the caller holds the store's lock."""
-        with self.database.write() as session:
-            if session.get(PublishedModel, (model.name, model.version)) is None:
-                raise ModelNotFound(
-                    f"No model {model.id!r}: it was deleted. GET /models lists the others."
-                )
-            row = session.get(Promotion, model.name)
-            if expected_promoted is not None and expected_promoted != (row.version if row else ""):
-                raise Conflict(
-                    f"The promoted version of {model.name!r} has changed since {model.id} was "
-                    "compared with it. Compare again."
-                )
-            record(session, "promoted", model.name, model.version, why)
-            set_promoted(session, model.name, model.version)
-            raise_generation(session)
-        with _repaired_later():
-            self.trees.write_promoted(model.name, model.version)
-        self.refresh()
-
-    def _later_than_others(self, name: str) -> str:
-        """The current time; later than that of all versions of a name, if the clock was set back.
-
-        The newest version is the one with the last time.
-        """
-        self.refresh()
-        versions = self._current().versions.get(name)
-        if not versions or versions[0].created_at < (current := now()):
-            return now()
-        last = datetime.fromisoformat(versions[0].created_at)
-        log.warning("The clock is behind the newest version of %r: %s, %s", name, current, last)
-        return (last + timedelta(milliseconds=1)).isoformat(timespec="milliseconds")
-
-    def _row_exists(self, name: str, version: str) -> bool:
-        with self.database.read() as session:
-            return session.get(PublishedModel, (name, version)) is not None
-
-    def _with_content(self, name: str, content: str) -> ModelVersion | None:
-        self.refresh()
-        versions = self._current().versions.get(name, ())
-        return next((version for version in versions if version.content == content), None)
 
     def _refuse_active(self, session: Session, model: ModelVersion) -> None:
         row = session.get(State, "active")
@@ -487,54 +318,6 @@ class Registry:
             raise Conflict(
                 f"{model.id} is the active model. Activate or promote another one, then delete it."
             )
-
-    def _current(self) -> Snapshot:
-        snapshot, change = self._snapshot, self.database.change()
-        # A server may answer late or never, and requests wait here in the event loop: only its
-        # changes, which a thread follows, are a reason to ask it.
-        young = self.database.is_shared or (
-            time.monotonic() - self._checked < self._refresh_seconds
-        )
-        if snapshot is not None and young and not self._forced and change == self._change:
-            return snapshot
-        with self._lock:
-            started = time.monotonic()
-            try:
-                # Requests read this in the event loop, so they use the last snapshot at once.
-                patience = None if self._snapshot is None else REFRESH_PATIENCE
-                with self.database.read(patience) as session:
-                    if self._snapshot is None or generation(session) != self._snapshot.generation:
-                        known = self._snapshot.all if self._snapshot else []
-                        self._snapshot = load_snapshot(session, self.trees)
-                        gone = {(v.name, v.version) for v in known}
-                        gone -= {(v.name, v.version) for v in self._snapshot.all}
-                        delete_copies(self.trees, self.settings, gone)
-            except FAILURES as error:
-                if self._snapshot is None:
-                    raise
-                log.warning("The models cannot be read; using the last snapshot: %s", error)
-            self._checked, self._change, self._forced = started, change, False
-            return self._snapshot
-
-
-@contextmanager
-def _repaired_later() -> Iterator[None]:
-    """A context that writes to the store what the database has committed already.
-
-    If that fails, as on a full disk, the change is valid all the same; `sweep` repeats the writes.
-    """
-    try:
-        yield
-    except (OSError, BackendUnavailable) as error:
-        log.warning("The model store is written at the next start: %s", error)
-
-
-def _record_published(session: Session, name: str, version: str, source: Mapping[str, Any]) -> None:
-    """Record where a new version comes from, as it stays when the version is deleted."""
-    kind: ModelEventKind = "trained" if source.get("kind") == "train" else "imported"
-    facts = ("kind", "mode", "parent", "dataset", "file", "base")
-    details = {name: source[name] for name in facts if source.get(name)}
-    record_event(session, kind, (name, version), details, job_id=source.get("job_id"))
 
 
 def published(job_id: str, registry: Registry) -> ModelVersion | None:

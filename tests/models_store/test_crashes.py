@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
+import models_store.publication
 import models_store.registry
 from database import Database
+from models_store.publication import Publisher
 from models_store.registry import Registry
 from models_store.store import ModelStore
 from settings import Settings
@@ -40,7 +42,7 @@ class Cut(BaseException):
         (ModelStore, "_write_manifest"),
         (os, "rename"),
         (Database, "write"),
-        (Registry, "_row_exists"),
+        (Publisher, "_row_exists"),
     ],
 )
 def test_a_failing_step_of_a_publication_leaves_nothing(
@@ -108,8 +110,8 @@ def run_until_killed(step: Step, work: Callable[[Registry], object]) -> None:
     [
         pytest.param((shutil, "copyfile", 3), False, id="copying"),
         pytest.param((os, "rename", 1), False, id="staged"),
-        pytest.param((models_store.registry, "as_row", 1), False, id="in place"),
-        pytest.param((models_store.registry, "raise_generation", 1), False, id="row written"),
+        pytest.param((models_store.publication, "as_row", 1), False, id="in place"),
+        pytest.param((models_store.publication, "raise_generation", 1), False, id="row written"),
         pytest.param((ModelStore, "mark_published", 1), True, id="committed"),
         pytest.param((ModelStore, "write_promoted", 1), True, id="published"),
     ],

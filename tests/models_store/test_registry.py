@@ -15,8 +15,9 @@ from sqlalchemy.orm import Session
 
 from database import Database
 from errors import Conflict, InvalidModelFile, ModelNotFound, ValidationFailed
+from models_store.live_models import MISS_SECONDS
 from models_store.names import suggest_name
-from models_store.registry import MISS_SECONDS, Registry
+from models_store.registry import Registry
 from models_store.store import ModelStore, locate, new_version
 from settings import Settings
 from tests.support.patience import wait_until
@@ -337,7 +338,7 @@ def test_the_newest_version_is_the_last_one_though_the_clock_was_set_back(
     first = registry.publish(model_folder, "shapes", {"kind": "import"})
     yesterday = datetime.now(UTC) - timedelta(days=1)
     monkeypatch.setattr(
-        "models_store.registry.now", lambda: yesterday.isoformat(timespec="milliseconds")
+        "models_store.publication.now", lambda: yesterday.isoformat(timespec="milliseconds")
     )
     second = registry.publish(model_folder, "shapes", {"kind": "train"})
     third = registry.publish(model_folder, "shapes", {"kind": "train"})

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from errors import BackendUnavailable, ModelDamaged, ModelNotFound, StoreUnavailable
+from models_store.publication import Publisher
 from models_store.registry import Registry
 from models_store.shared import model_trees, repair
 from models_store.shared.model_trees import ModelTrees
@@ -231,7 +232,7 @@ def test_a_machine_that_dies_while_it_publishes(
     with monkeypatch.context() as patch:
         for name in set(STEPS):
             dying(name)
-        patch.setattr(Registry, "_row_exists", lambda *_: True)  # nothing is undone
+        patch.setattr(Publisher, "_row_exists", lambda *_: True)  # nothing is undone
         with pytest.raises(Killed):
             one.publish(model_folder, "signs", SOURCE, promote=True)
     assert calls == list(STEPS[:step])
