@@ -1,8 +1,9 @@
-"""What our shell commands share: aligned columns, ages, and the end of a pipe that was closed."""
+"""What shell commands share: aligned columns, JSON, ages, and the end of a pipe that was closed."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import re
@@ -59,6 +60,11 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
         for row in rows
     )
     return "\n".join(lines)
+
+
+def print_json(value: Any) -> None:
+    """Print what `--json` asks for."""
+    print(json.dumps(value, indent=1, ensure_ascii=False))
 
 
 def age(since: str, now: datetime | None = None) -> str:

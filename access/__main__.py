@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -19,7 +18,7 @@ from access.scopes import MEANINGS, ORDER
 from access.shell import record, shell_user
 from access.tokens import Token, TokenStore, lacks_admin
 from database import Database
-from shell import Parser, columns, on_database, run
+from shell import Parser, columns, on_database, print_json, run
 
 PROG = "python -m access"
 TIMES = "as 90d, 12h, 4w, or a date or time in UTC such as 2027-06-30"
@@ -115,7 +114,7 @@ def _create(database: Database, options: argparse.Namespace) -> None:
     token, text = store.create(options.name, options.scope, shell_user(), expires_at)
     record(database, "access create", token.name, f"created a token with the scope {token.scope}")
     if options.json:
-        _json(token.to_json() | {"token": text})
+        print_json(token.to_json() | {"token": text})
     else:
         print(text)
         until = f", until {token.expires_at[:16]} UTC" if token.expires_at else ""
@@ -136,7 +135,7 @@ def _list(database: Database, options: argparse.Namespace) -> None:
     tokens = TokenStore(database).list()
     shown = [token for token in tokens if options.all or token.state == "valid"]
     if options.json:
-        _json({"tokens": [token.to_json() for token in shown]})
+        print_json({"tokens": [token.to_json() for token in shown]})
         return
     if not shown:
         more = " --all lists revoked and expired ones." if tokens else ""
@@ -161,7 +160,7 @@ def _revoke(database: Database, options: argparse.Namespace) -> None:
     token = store.revoke(options.token, shell_user())
     record(database, "access revoke", token.name, f"revoked the token with the id {token.id}")
     if options.json:
-        _json(token.to_json())
+        print_json(token.to_json())
         return
     print(f"The token {token.name!r} is revoked.")
     if not any(other.state == "valid" for other in store.list()):
@@ -176,7 +175,7 @@ def _open(database: Database, options: argparse.Namespace) -> None:
     if was_closed:
         record(database, "access open", None, "let requests without a named token in again")
     if options.json:
-        _json({"was_closed": was_closed})
+        print_json({"was_closed": was_closed})
     elif not was_closed:
         print("Named tokens do not close this server. Nothing to do.")
     elif database.settings.token or database.settings.admin_token:
@@ -191,7 +190,7 @@ def _audit(database: Database, options: argparse.Namespace) -> None:
         options.who, options.what, moment, options.limit, options.before
     )
     if options.json:
-        _json({"entries": [to_json(entry) for entry in found]})
+        print_json({"entries": [to_json(entry) for entry in found]})
         return
     if not found:
         print("No entries.")
@@ -211,10 +210,6 @@ def _audit(database: Database, options: argparse.Namespace) -> None:
     ]
     heading = ("NUMBER", "AT", "WHO", "ADDRESS", "WHERE", "STATUS", "TARGET", "WHAT")
     print(columns([heading, *rows]))
-
-
-def _json(value: Any) -> None:
-    print(json.dumps(value, indent=1, ensure_ascii=False))
 
 
 if __name__ == "__main__":

@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,24 +14,19 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from access.shell import record
-from errors import BackendTimeout, Conflict, ValidationFailed, VisionLoopError
-from files import atomic_path
-from models_store.archive import export_archive, import_archive
+from models_store.archive import import_archive
 from models_store.decision_log import by_user
+from models_store.export_command import MODEL_HELP, add_export_options, export
 from models_store.foreign.importer import import_model
 from models_store.pretrained.catalogue import requested
 from models_store.pretrained.download import FetchFailed, Watch
 from models_store.pretrained.fetch import fetch, require_allowed, with_remedy
 from models_store.registry import Registry
 from models_store.seed import seed
-from models_store.subprocesses import ChildTimeout, run_module
-from models_store.versions import ModelVersion, unless_deleted
-from shell import Parser, columns, on_database, run
+from models_store.versions import ModelVersion
+from shell import Parser, columns, on_database, print_json, run
 
-EXPORT_FORMATS = ("onnx", "openvino", "torchscript", "pt", "archive", "engine")
-EXPORT_TIMEOUT = 3600.0  # seconds
 PROG = "python -m models_store"
-MODEL_HELP = "NAME:VERSION, or NAME for its promoted version, else its newest"
 EPILOG = """examples:
   %(prog)s import best.pt --name street_signs --promote
   %(prog)s import mobilenet.pth --family mobilenet --names stop,yield,other
@@ -142,10 +135,10 @@ def command_line(prog: str = PROG) -> argparse.ArgumentParser:
     delete.add_argument(
         "model", metavar="MODEL", help="NAME:VERSION, or NAME if it has a single version"
     )
-    _add_export(
+    add_export_options(
         command(
             "export",
-            _export,
+            export,
             "Write a version to one file: for other programs, or as an archive for another "
             "VisionLoop. The file is offered only if it gives the same results as the model that "
             "serves. docs/how-to/move-a-model.md says which options each format has.",
@@ -174,44 +167,10 @@ def command_line(prog: str = PROG) -> argparse.ArgumentParser:
     return parser
 
 
-def _add_export(command: argparse.ArgumentParser) -> None:
-    command.add_argument("model", metavar="MODEL", help=MODEL_HELP)
-    command.add_argument(
-        "--format", required=True, choices=EXPORT_FORMATS, help="what to write (required)"
-    )
-    command.add_argument(
-        "--precision",
-        choices=("fp32", "fp16"),
-        help="of the weights; default: fp32, of an engine fp16",
-    )
-    command.add_argument(
-        "--imgsz", type=int, help="side of the square input in pixels; default: the model's own"
-    )
-    command.add_argument(
-        "--dynamic",
-        action="store_true",
-        default=None,
-        help="let the input take other sizes and any number of images",
-    )
-    command.add_argument(
-        "--max-batch",
-        type=int,
-        help="images of the input at a time; of an engine the most that it takes; default: 1",
-    )
-    command.add_argument(
-        "--output",
-        metavar="PATH",
-        default=".",
-        help="file to write, or a folder (it may end with /) for a file named after the version; "
-        "default: the current folder",
-    )
-    command.add_argument("--force", action="store_true", help="overwrite an existing file")
-
-
 def _list(registry: Registry, options: argparse.Namespace) -> None:
     models = registry.list()
     if options.json:
-        _json({"models": [model.to_json() for model in models]})
+        print_json({"models": [model.to_json() for model in models]})
     elif not models:
         print("There are no models. `visionloop models seed` adds the starter models.")
     else:
@@ -340,7 +299,7 @@ def _rollback(registry: Registry, options: argparse.Namespace) -> None:
 def _decisions(registry: Registry, options: argparse.Namespace) -> None:
     rows = registry.decisions(options.name)
     if options.json:
-        _json({"decisions": [row.to_json() for row in rows]})
+        print_json({"decisions": [row.to_json() for row in rows]})
         return
     for row in rows:
         forced = ", forced" if row.forced else ""
@@ -356,98 +315,7 @@ def _record(registry: Registry, command: str, target: str | None, what: str) -> 
 def _delete(registry: Registry, options: argparse.Namespace) -> None:
     model = registry.delete(options.model, by_user())
     _record(registry, "delete", model.id, "deleted the model")
-    _json({"deleted": model.id}) if options.json else print(f"Deleted {model.id}.")
-
-
-def _export(registry: Registry, options: argparse.Namespace) -> None:
-    model = registry.get(options.model)
-    names = ("precision", "imgsz", "dynamic", "max_batch")
-    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    if options.format == "archive":
-        if given:
-            flag = next(iter(given)).replace("_", "-")
-            raise ValidationFailed(f"--{flag} does not apply to archive: it is the model itself.")
-        path = _output_file(options.output, f"{model.name}-{model.version}.zip", options.force)
-        export_archive(model, path.resolve(), options.force)
-        _json({"path": str(path)}) if options.json else print(path)
-        return
-    _output_file(options.output, "", options.force)  # refused before the work begins
-    target = registry.settings.paths.exports / model.name / model.version
-    task = {
-        "folder": str(model.files()),
-        "model_id": model.id,
-        "content": model.content,
-        "target": str(target),
-        "request": {"format": options.format, **given},
-    }
-    folder = Path(options.output)
-    if folder.is_dir() and not options.force:  # the child knows the file's name
-        task["copied_to"] = str(folder.resolve())
-    found = _exported(task, options)
-    written = json.dumps(found | {"content": model.content}).encode()
-    registry.trees.share_export(target / found["id"], model.name, model.version, written)
-    path = _output_file(options.output, found["file"], options.force)
-    # of a link, as of /dev/stdout, the file that it leads to is replaced
-    with unless_deleted(model.id, model.path), atomic_path(path.resolve()) as partial:
-        shutil.copyfile(target / found["id"] / found["file"], partial)
-    if options.json:
-        _json({"path": str(path), "export": found})
-        return
-    for name, value in (found["parity"] or {}).items():
-        print(f"{name}: {value:.3g}" if isinstance(value, float) else f"{name}: {value}")
-    print(*found["notes"], path, sep="\n")
-
-
-def _output_file(output: str, name: str, force: bool) -> Path:
-    """The file to write: `output`, or in this folder the file `name` ("": not known yet).
-
-    Raises:
-        Conflict: It exists already.
-        ValidationFailed: It cannot be written. Both messages say what to do.
-    """
-    if output == "-":
-        raise ValidationFailed("'-' is no file: a model is not written to stdout. Name a file.")
-    path = Path(output)
-    if output.endswith("/") or path.is_dir():
-        folder, path = path, path / name
-    else:
-        folder = path.parent
-    if path.exists() and not path.is_dir():
-        if not path.is_file():
-            raise ValidationFailed(f"{path} is neither a file nor a folder. Name one.")
-        if not force:
-            raise Conflict(f"{path} exists already. Name another file, or overwrite it: --force.")
-    while not folder.exists():  # it is made
-        folder = folder.parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise ValidationFailed(
-            f"{folder} is not a folder in which you can write. Name another with --output."
-        )
-    return path
-
-
-def _exported(task: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
-    """The record of an export that a child process makes. A layer above writes the files."""
-    answers: list[dict[str, Any]] = []
-
-    def told(line: str) -> None:
-        with contextlib.suppress(ValueError):
-            answers.append(json.loads(line))
-            if "step" in answers[-1] and not options.json:
-                share = answers[-1]["progress"]
-                print(f"{share:4.0%}  {answers[-1]['step']}", file=sys.stderr, flush=True)
-
-    try:
-        child = run_module("engines.child", [json.dumps(task)], EXPORT_TIMEOUT, told)
-    except ChildTimeout as error:
-        raise BackendTimeout(f"The export did not finish: {error}.") from None
-    answer = answers[-1] if answers else {}
-    if "error" in answer:
-        raise VisionLoopError(answer["error"])
-    if "export" not in answer:
-        lines = child.stderr.strip().splitlines() or [f"it ended with {child.returncode}"]
-        raise VisionLoopError(f"The export failed: {lines[-1][:300]}")
-    return dict(answer["export"])
+    print_json({"deleted": model.id}) if options.json else print(f"Deleted {model.id}.")
 
 
 def _import_archive(registry: Registry, options: argparse.Namespace) -> None:
@@ -471,7 +339,7 @@ def _seed(registry: Registry, options: argparse.Namespace) -> None:
 
 def _print(model: ModelVersion, options: argparse.Namespace, full: bool = False) -> None:
     if options.json:
-        _json(model.to_json())
+        print_json(model.to_json())
     elif not full:
         print(columns([_row(model)]))
     else:
@@ -493,13 +361,9 @@ _LONG = ("classes", "source", "metrics")
 
 def _sentences(done: list[str], nothing: str, options: argparse.Namespace) -> None:
     if options.json:
-        _json({"done": done})
+        print_json({"done": done})
     else:
         print("\n".join(done) or nothing)
-
-
-def _json(value: Any) -> None:
-    print(json.dumps(value, indent=1, ensure_ascii=False))
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ import pytest
 
 from engines.options import FORMATS, ExportRequest, file_name, resolve
 from errors import ValidationFailed
-from models_store.__main__ import EXPORT_FORMATS
 from models_store.description import ModelDescription, Preprocessing
+from models_store.export_command import EXPORT_FORMATS
 
 DETECTOR = ModelDescription(
     task="detect",
