@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from models_store.description import Task
+from tests.support.annotator import Annotator, OpenAnnotator
 from tests.support.browsing import Console, launched
+from tests.support.prelabelled import drawn_images, prelabelled
 from tests.support.serving import Server
 
 if TYPE_CHECKING:
@@ -62,3 +65,19 @@ def console(browser: Browser, live: Server) -> Iterator[OpenConsole]:
         except AssertionError as error:
             failures.append(str(error))
     assert not failures, "\n".join(failures)
+
+
+@pytest.fixture
+def annotator(console: OpenConsole, live: Server) -> OpenAnnotator:
+    """Opens the annotator on the queue of a new dataset."""
+
+    def make(task: Task = "detect", images: int = 3, **options: Any) -> Annotator:
+        objects = options.pop("objects", None)
+        dataset = prelabelled(live.home, task, task, drawn_images(images), objects)
+        shown = console(**options)
+        shown.open(f"#/annotate/{dataset}")
+        found = Annotator(shown, live, dataset)
+        found.page.locator(".annotate-stage").wait_for()
+        return found
+
+    return make
