@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -146,17 +147,20 @@ def test_a_full_disk(
     assert {path.name for path in tmp_path.iterdir()} == {"tree"}
 
 
+def calls(trees: ObjectTrees, folder: Path, into: Path) -> tuple[Callable[[], object], ...]:
+    """Calls of a store, each of which asks it for something."""
+    return (
+        trees.check,
+        lambda: trees.put(folder, "a"),
+        lambda: trees.get("a", into / "copy"),
+        lambda: trees.exists("a"),
+        lambda: trees.list("a"),
+    )
+
+
 def test_a_store_without_the_bucket(trees: ObjectTrees, folder: Path, tmp_path: Path) -> None:
     other = ObjectTrees("s3://visionloop-nowhere/prefix")
-    calls = (
-        other.check,
-        lambda: other.put(folder, "a"),
-        lambda: other.get("a", tmp_path / "copy"),
-        lambda: other.exists("a"),
-        lambda: other.list("a"),
-        lambda: other.get_bytes("a"),
-    )
-    for call in calls:
+    for call in (*calls(other, folder, tmp_path), lambda: other.get_bytes("a")):
         with pytest.raises(StoreRefused, match="the bucket does not exist") as caught:
             call()
         assert caught.value.retry_after
@@ -182,15 +186,7 @@ def test_a_store_that_cannot_be_reached(
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     trees = ObjectTrees(f"s3://{BUCKET}/prefix")
-    calls = (
-        trees.check,
-        lambda: trees.put(folder, "a"),
-        lambda: trees.get("a", tmp_path / "copy"),
-        lambda: trees.exists("a"),
-        lambda: trees.list("a"),
-        lambda: trees.delete("a"),
-    )
-    for call in calls:
+    for call in (*calls(trees, folder, tmp_path), lambda: trees.delete("a")):
         with pytest.raises(StoreUnavailable) as caught:
             call()
         assert caught.value.retry_after

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -203,19 +205,12 @@ class Killed(BaseException):
     """What a test raises in place of a SIGKILL: nothing of ours is done after it."""
 
 
-STEPS = ("put", "put_bytes", "put_bytes", "delete_bytes", "put_bytes")
+@contextmanager
+def killed_at(step: int, names: Collection[str], patch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """A block that is killed when it comes to one of these calls of the store after `step` others.
 
-
-@pytest.mark.parametrize("step", range(5))
-def test_a_machine_that_dies_while_it_publishes(
-    one: Registry,
-    two: Registry,
-    model_folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    step: int,
-) -> None:
-    monkeypatch.setattr(repair, "UNSETTLED", 0)
-    monkeypatch.setattr(model_trees, "ABANDONED", 0)
+    Yields the names of the calls that it has made.
+    """
     calls: list[str] = []
 
     def dying(name: str) -> None:
@@ -229,12 +224,28 @@ def test_a_machine_that_dies_while_it_publishes(
 
         patch.setattr(ObjectTrees, name, call)
 
-    with monkeypatch.context() as patch:
-        for name in set(STEPS):
-            dying(name)
+    for name in set(names):
+        dying(name)
+    with pytest.raises(Killed):
+        yield calls
+
+
+STEPS = ("put", "put_bytes", "put_bytes", "delete_bytes", "put_bytes")
+
+
+@pytest.mark.parametrize("step", range(5))
+def test_a_machine_that_dies_while_it_publishes(
+    one: Registry,
+    two: Registry,
+    model_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: int,
+) -> None:
+    monkeypatch.setattr(repair, "UNSETTLED", 0)
+    monkeypatch.setattr(model_trees, "ABANDONED", 0)
+    with monkeypatch.context() as patch, killed_at(step, STEPS, patch) as calls:
         patch.setattr(Publisher, "_row_exists", lambda *_: True)  # nothing is undone
-        with pytest.raises(Killed):
-            one.publish(model_folder, "signs", SOURCE, promote=True)
+        one.publish(model_folder, "signs", SOURCE, promote=True)
     assert calls == list(STEPS[:step])
     visible = [model.id for model in two.list()]
     assert len(visible) == (step >= 3)
@@ -254,25 +265,10 @@ def test_a_machine_that_dies_while_it_deletes(
     one: Registry, two: Registry, model_folder: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     made = one.publish(model_folder, "signs", SOURCE)
-    calls: list[str] = []
-
-    def dying(name: str) -> None:
-        real = getattr(ObjectTrees, name)
-
-        def call(self: ObjectTrees, *given: object) -> object:
-            if len(calls) >= step:
-                raise Killed
-            calls.append(name)
-            return real(self, *given)
-
-        patch.setattr(ObjectTrees, name, call)
-
-    with monkeypatch.context() as patch:
-        for name in ("put_bytes", "delete", "delete_bytes"):
-            dying(name)
-        with pytest.raises(Killed):
-            one.delete(made.id)
-    assert calls == ["put_bytes", "delete", "delete_bytes"][:step]
+    steps = ("put_bytes", "delete", "delete_bytes")
+    with monkeypatch.context() as patch, killed_at(step, steps, patch) as calls:
+        one.delete(made.id)
+    assert calls == list(steps[:step])
     visible = [model.id for model in two.list()]
     assert visible == ([made.id] if step == 0 else [])
     monkeypatch.setattr(repair, "UNSETTLED", 0)
