@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from models_store.versions import ModelVersion
 from shell import Parser, columns, on_database, print_json, run
 
 PROG = "python -m models_store"
+AddCommand = Callable[[str, Any, str], argparse.ArgumentParser]  # name, function, description
 EPILOG = """examples:
   %(prog)s import best.pt --name street_signs --promote
   %(prog)s import mobilenet.pth --family mobilenet --names stop,yield,other
@@ -70,6 +71,28 @@ def command_line(prog: str = PROG) -> argparse.ArgumentParser:
     command("list", _list, "List all versions by name, the newest first.")
     show = command("show", _show, "Show all details of one version.")
     show.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    _add_arrivals(command)
+    _add_choices(command)
+    delete = command("delete", _delete, "Remove a version and its files.")
+    delete.add_argument(
+        "model", metavar="MODEL", help="NAME:VERSION, or NAME if it has a single version"
+    )
+    _add_archives(command)
+    command(
+        "reindex",
+        _reindex,
+        "Rebuild the registry's database rows from the model store, and delete unfinished folders.",
+    )
+    command(
+        "seed",
+        _seed,
+        "Add the starter models that are missing, and activate one if no model is active.",
+    )
+    return parser
+
+
+def _add_arrivals(command: AddCommand) -> None:
+    """Add the commands that make a version of a file or of fetched weights."""
     imported = command("import", _import, "Import a PyTorch checkpoint (.pt, .pth).")
     imported.add_argument("file", type=Path, metavar="FILE", help="the checkpoint")
     imported.add_argument("--name", help="name of the new model; default: from the file's name")
@@ -105,6 +128,10 @@ def command_line(prog: str = PROG) -> argparse.ArgumentParser:
     fetched.add_argument(
         "--activate", action="store_true", help="make it the model for requests without a model id"
     )
+
+
+def _add_choices(command: AddCommand) -> None:
+    """Add the commands that say which version serves, and why."""
     activate = command(
         "activate", _activate,
             "Make this the model for requests without a model id. With NAME, later promotions "
@@ -131,10 +158,10 @@ def command_line(prog: str = PROG) -> argparse.ArgumentParser:
         "List the promotions, rejections and rollbacks of a name, with the reasons.",
     )
     listed.add_argument("name", metavar="NAME", help="model name, without a version")
-    delete = command("delete", _delete, "Remove a version and its files.")
-    delete.add_argument(
-        "model", metavar="MODEL", help="NAME:VERSION, or NAME if it has a single version"
-    )
+
+
+def _add_archives(command: AddCommand) -> None:
+    """Add the commands that take a version to another VisionLoop, and bring it in."""
     add_export_options(
         command(
             "export",
@@ -154,17 +181,6 @@ def command_line(prog: str = PROG) -> argparse.ArgumentParser:
     arrived.add_argument(
         "--promote", action="store_true", help="promote the new version, without the gate"
     )
-    command(
-        "reindex",
-        _reindex,
-        "Rebuild the registry's database rows from the model store, and delete unfinished folders.",
-    )
-    command(
-        "seed",
-        _seed,
-        "Add the starter models that are missing, and activate one if no model is active.",
-    )
-    return parser
 
 
 def _list(registry: Registry, options: argparse.Namespace) -> None:
