@@ -113,106 +113,35 @@ class BodyLimit:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        limit = self.larger.get(scope["path"], self.limit)
-        setting = "VISIONLOOP_MAX_BODY_MB"
-        if scope["path"] in self.larger:
-            setting = "VISIONLOOP_MAX_UPLOAD_MB (of models VISIONLOOP_MAX_MODEL_MB)"
-        refusal = PayloadTooLarge(
-            f"The request body is larger than the {limit / 2**20:g} MiB allowed. Send less, or ask "
-            f"the operator to raise {setting}."
-        )
+        body = _Body(self, scope, receive, send)
         length = Headers(scope=scope).get("content-length", "0")
         if not (length.isascii() and length.isdigit() and len(length) < 20):
             wrong = ValidationFailed("'Content-Length' must be a whole number of bytes.")
             await answer(scope, wrong, {"Connection": "close"})(scope, receive, send)
             return
-        if int(length) > limit:
-            await _refuse(scope, receive, send, refusal, limit)
+        if (error := body.refused_at_once(int(length))) is not None:
+            await _refuse(scope, receive, send, error, body.limit)
             return
-
-        in_memory = scope["path"] not in self.larger
-        is_json = "json" in Headers(scope=scope).get("content-type", "").lower()
-        weight = (self.json_weight if is_json else 1) * in_memory
-        writes = scope["method"] == "POST" and not in_memory
-        if writes and (error := self.no_room(int(length))) is not None:
-            await _refuse(scope, receive, send, error, limit)
-            return
-        client = f"{exchange(scope).client} {(scope.get('client') or ('',))[0]}"
-        seen = checked = fetched = 0
-        complete = started = False
-        since, brought = monotonic(), 0  # begin of the time that is looked at, and `seen` then
-        exceeded: VisionLoopError | None = None
-
-        async def paced() -> Message:
-            """The next message. Raises RequestTimeout if the body is slow and memory is scarce."""
-            nonlocal since, brought, exceeded
-            loop = asyncio.get_running_loop()
-            while True:
-                left = since + self.slow_seconds - monotonic()
-                try:
-                    async with asyncio.timeout_at(loop.time() + left):
-                        return await receive()
-                except TimeoutError:
-                    if self._scarce(client) and seen - brought < SLOW_BYTES:
-                        exceeded = RequestTimeout(
-                            "The body pauses while others wait for its memory. Send it again."
-                        )
-                        raise exceeded from None
-                    since, brought = monotonic(), seen
-
-        async def counted() -> Message:
-            nonlocal seen, checked, exceeded, complete
-            message = await (paced() if in_memory and not complete else receive())
-            complete = not message.get("more_body", False)
-            length = len(message.get("body", b""))
-            seen += length
-            self._hold(client, length * weight)
-            if seen > limit:
-                exceeded = refusal
-            elif error := self._too_much(client):
-                exceeded = error
-            elif writes and seen - checked >= ROOM_STEP:
-                checked = seen
-                exceeded = self.no_room(0)
-            if exceeded:
-                raise exceeded
-            return message
-
-        def beside(length: int) -> None:
-            nonlocal fetched
-            self._hold(client, length)
-            fetched += length
-            if length > 0 and (error := self._too_much(client)):
-                self._hold(client, -length)
-                fetched -= length
-                raise error
-
-        async def watched(message: Message) -> None:
-            nonlocal started
-            if exceeded and not started:  # drop the application's response to the truncated body
-                return
-            started = True
-            await send(message)
-
-        before = HOLD.set(beside)
+        before = HOLD.set(body.hold_more)
         try:
-            await self.app(scope, counted, watched)
+            await self.app(scope, body.receive, body.send)
         except Exception:
-            if not exceeded or started:
+            if not body.refusal or body.answered:
                 raise
         finally:
             HOLD.reset(before)
-            self._hold(client, -seen * weight - fetched)
-        if exceeded and not started:
-            await _refuse(scope, receive, send, exceeded, limit)
+            body.release()
+        if body.refusal and not body.answered:
+            await _refuse(scope, receive, send, body.refusal, body.limit)
 
-    def _hold(self, client: str, length: int) -> None:
+    def hold(self, client: str, length: int) -> None:
+        """Count bytes that a client's request holds in memory, or, if negative, holds no more."""
         self.held += length
         self.held_by[client] += length
         if not self.held_by[client]:
             del self.held_by[client]
 
-    def _too_much(self, client: str) -> VisionLoopError | None:
+    def too_much(self, client: str) -> VisionLoopError | None:
         """The error if more memory is held than all requests, or this client's, may hold."""
         if self.held > self.together:
             return BackendUnavailable("Too many uploads at the same time. Try again.", 2)
@@ -224,10 +153,107 @@ class BodyLimit:
             )
         return None
 
-    def _scarce(self, client: str) -> bool:
+    def scarce(self, client: str) -> bool:
         """Whether nearly all of the memory is taken, or of this client's share."""
         full = self.held > NEARLY_FULL * self.together
         return full or self.held_by[client] > NEARLY_FULL * self.share
+
+
+class _Body:
+    """The body of a request while it is received, and the memory that the request holds.
+
+    Attributes:
+        limit: Most bytes.
+        refusal: The error with which it was refused.
+        answered: Whether the response has begun.
+    """
+
+    def __init__(self, limits: BodyLimit, scope: Scope, receive: Receive, send: Send) -> None:
+        self._limits = limits
+        self._receive = receive
+        self._send = send
+        self._in_memory = scope["path"] not in limits.larger
+        self._on_disk = scope["method"] == "POST" and not self._in_memory
+        self._client = f"{exchange(scope).client} {(scope.get('client') or ('',))[0]}"
+        is_json = "json" in Headers(scope=scope).get("content-type", "").lower()
+        self._weight = (limits.json_weight if is_json else 1) * self._in_memory
+        self._seen = self._checked = self._fetched = 0  # bytes
+        self._complete = False
+        self._since, self._brought = monotonic(), 0  # begin of the time looked at, `_seen` then
+        self.limit = limits.larger.get(scope["path"], limits.limit)
+        self.refusal: VisionLoopError | None = None
+        self.answered = False
+
+    def refused_at_once(self, length: int) -> VisionLoopError | None:
+        """The error for a body of this length, before it is received."""
+        if length > self.limit:
+            return self._too_large()
+        return self._limits.no_room(length) if self._on_disk else None
+
+    async def receive(self) -> Message:
+        """The next message. Raises the error with which the body is refused."""
+        message = await (
+            self._paced() if self._in_memory and not self._complete else self._receive()
+        )
+        self._complete = not message.get("more_body", False)
+        length = len(message.get("body", b""))
+        self._seen += length
+        self._limits.hold(self._client, length * self._weight)
+        if self._seen > self.limit:
+            self.refusal = self._too_large()
+        elif error := self._limits.too_much(self._client):
+            self.refusal = error
+        elif self._on_disk and self._seen - self._checked >= ROOM_STEP:
+            self._checked = self._seen
+            self.refusal = self._limits.no_room(0)
+        if self.refusal:
+            raise self.refusal
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Pass a message on, unless it is the application's response to a body that was cut."""
+        if self.refusal and not self.answered:
+            return
+        self.answered = True
+        await self._send(message)
+
+    def hold_more(self, length: int) -> None:
+        """Count what the request has the server fetch. Raises the error if that is too much."""
+        self._limits.hold(self._client, length)
+        self._fetched += length
+        if length > 0 and (error := self._limits.too_much(self._client)):
+            self._limits.hold(self._client, -length)
+            self._fetched -= length
+            raise error
+
+    def release(self) -> None:
+        """Count its memory as free, when the request has ended."""
+        self._limits.hold(self._client, -self._seen * self._weight - self._fetched)
+
+    async def _paced(self) -> Message:
+        """The next message. Raises RequestTimeout if the body is slow and memory is scarce."""
+        loop = asyncio.get_running_loop()
+        while True:
+            left = self._since + self._limits.slow_seconds - monotonic()
+            try:
+                async with asyncio.timeout_at(loop.time() + left):
+                    return await self._receive()
+            except TimeoutError:
+                if self._limits.scarce(self._client) and self._seen - self._brought < SLOW_BYTES:
+                    self.refusal = RequestTimeout(
+                        "The body pauses while others wait for its memory. Send it again."
+                    )
+                    raise self.refusal from None
+                self._since, self._brought = monotonic(), self._seen
+
+    def _too_large(self) -> PayloadTooLarge:
+        setting = "VISIONLOOP_MAX_BODY_MB"
+        if not self._in_memory:
+            setting = "VISIONLOOP_MAX_UPLOAD_MB (of models VISIONLOOP_MAX_MODEL_MB)"
+        return PayloadTooLarge(
+            f"The request body is larger than the {self.limit / 2**20:g} MiB allowed. Send less, "
+            f"or ask the operator to raise {setting}."
+        )
 
 
 async def _refuse(
