@@ -203,7 +203,12 @@ class Database:
         return self._server is not None
 
     def exclusive(
-        self, name: str, timeout: float | None = None, *, shared: bool = False
+        self,
+        name: str,
+        timeout: float | None = None,
+        *,
+        shared: bool = False,
+        across_homes: bool = False,
     ) -> Exclusive:
         """A lock by name among all processes that use this database, on whatever machine.
 
@@ -215,10 +220,15 @@ class Database:
             name: Of letters, digits, `.`, `_` and `-`.
             timeout: Seconds that the lock waits as a context; None: as long as it takes.
             shared: Others who ask for it as shared may have it at the same time; PostgreSQL only.
+            across_homes: Also among processes with other homes that use the same SQLite file, for
+                what is in an object store: the lock file is then beside that file.
         """
         if self._server is None:
             assert not shared
-            return FileExclusive(self.settings.paths.lock(name), timeout)
+            file = self.settings.paths.lock(name)
+            if across_homes:
+                file = Path(str(self.engine.url.database)).with_name(f".{name}.lock")
+            return FileExclusive(file, timeout)
         return AdvisoryExclusive(self._server.connect_alone, name, timeout, shared)
 
     @contextmanager

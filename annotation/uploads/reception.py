@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import sqlite3
-from contextlib import AbstractContextManager
 from typing import Any
 
 from filelock import Timeout
@@ -14,9 +13,7 @@ from annotation.browse.browser import DatasetBrowser
 from annotation.datasets import AnnotatedDatasets
 from annotation.originals import adopt
 from annotation.uploads.upload import Content, UploadOptions, keyed_id, store_upload
-from database import Database
 from dataset.image_scan import Progress, no_progress
-from dataset.shared.locks import held
 from dataset.store import DatasetStore
 from errors import BackendUnavailable, VisionLoopError
 
@@ -44,9 +41,10 @@ def receive(
     if not dataset_id:
         return _receive(datasets, annotated, content, options, dataset_id, progress)
     # One of 256 locks, since their files stay. Its row says in the end whether there is a dataset.
+    has_store = annotated.database.settings.store_url is not None
     lock = f"upload-{hashlib.sha256(dataset_id.encode()).hexdigest()[:2]}"
     try:
-        with _locked(annotated.database, lock):
+        with annotated.database.exclusive(lock, PATIENCE, across_homes=has_store):
             if datasets.exists(dataset_id):
                 return datasets.get(dataset_id)
             return _receive(datasets, annotated, content, options, dataset_id, progress)
@@ -54,13 +52,6 @@ def receive(
         raise BackendUnavailable(
             "The same upload is being received elsewhere. Try again later."
         ) from None
-
-
-def _locked(database: Database, name: str) -> AbstractContextManager[object]:
-    """A lock among all who may store a dataset: of one home, or of all machines."""
-    if database.settings.store_url is None:
-        return database.exclusive(name, PATIENCE)
-    return held(database, name, PATIENCE)
 
 
 def _receive(

@@ -27,11 +27,11 @@ from database import Database, now
 from dataset import image_scan
 from dataset.revisions import CARD, FIRST_CARD, IMAGES, Revision, list_revisions, revision_from
 from dataset.shared import parts
-from dataset.shared.locks import held
 from dataset.shared.parts import Part
 from dataset.shared.tables import SharedDataset
 from disk_space import NO_ROOM, is_disk_full
 from errors import BackendUnavailable, Conflict, InsufficientStorage, VisionLoopError
+from exclusive import Exclusive
 from files import atomic_write
 from storage.place import open_trees
 from storage.trees import TreeNotFound, TreeStore
@@ -202,8 +202,11 @@ class SharedDatasets:
         Raises:
             filelock.Timeout: Others have been changing it for `timeout` seconds.
         """
-        with held(self._database, f"dataset-{dataset_id}", timeout):
+        with self._lock(dataset_id, timeout):
             yield self.local(dataset_id)
+
+    def _lock(self, dataset_id: str, timeout: float) -> Exclusive:
+        return self._database.exclusive(f"dataset-{dataset_id}", timeout, across_homes=True)
 
     def publish(self, dataset_id: str, card: Mapping[str, Any]) -> None:
         """Upload what the folder here has anew, then say so in the row, with a new card.
@@ -273,7 +276,7 @@ class SharedDatasets:
             Conflict: It is being changed.
         """
         try:
-            with held(self._database, f"dataset-{dataset_id}", 10.0):
+            with self._lock(dataset_id, 10.0):
                 with self._database.write() as session:
                     rows = delete(SharedDataset).where(SharedDataset.id == dataset_id)
                     found = session.execute(rows.returning(SharedDataset.id)).first() is not None
