@@ -35,7 +35,7 @@ from errors import Conflict, DatabaseBusy, DatabaseDamaged, VisionLoopError
 from exclusive import AdvisoryExclusive, Exclusive, FileExclusive
 from files import change_of, signal_change
 from home_paths import unfinished_restore
-from postgres import SCHEMA, WRITERS, lock_transaction, locked_writer
+from postgres import SCHEMA, WRITERS, limit_answers, lock_transaction, locked_writer
 from settings import Settings
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ HEAD = "0019"  # the newest revision in `migrations/versions`
 MIGRATING = "migrating"  # in place of a revision, while `visionloop migrate` fills the database
 BEFORE_ALEMBIC = 3  # versions without Alembic refuse a schema number from this one on
 BUSY_TIMEOUT = 30.0  # seconds that a job or command waits while the SQLite file is locked
+ANSWER = 10.0  # seconds more that PostgreSQL may take for each statement
+QUICK_ANSWER = 1.0  # the same where an event loop waits
 REQUEST_TIMEOUT = 3.0  # the same in the gateway, whose clients wait
 COUNTERS = {"models": ("generation", "tokens"), "annotations": ("annotations",)}
 """What may change → the keys in `State` whose number is raised then."""
@@ -162,6 +164,7 @@ class Database:
         ):
             event.listen(session, "before_flush", refuse_long_text)
             connection = session.connection(execution_options={"visionloop_write": True})
+            self._limit(connection, self._patience + ANSWER)
             if patience is not None:
                 lock_transaction(connection, WRITERS, patience)
             if self.fence is not None:  # it locks a row: after the writers' lock, as others do
@@ -196,6 +199,15 @@ class Database:
     def _signal_file(self, what: Changing) -> Path:
         paths = self.settings.paths
         return paths.changes if what == "models" else paths.inbox_signal
+
+    @property
+    def answers(self) -> bool:
+        """Whether a read would be answered at once, as far as is known; a SQLite file always is.
+
+        Where requests are answered, what is not known is no reason to wait for a PostgreSQL that
+        hangs.
+        """
+        return self._server is None or self._server.changes().answers
 
     @property
     def is_shared(self) -> bool:
@@ -236,8 +248,8 @@ class Database:
         """A read transaction with a consistent snapshot; writers never block it.
 
         Args:
-            patience: Seconds to wait for a process that locks a SQLite file against readers too;
-                None: as for other transactions. PostgreSQL has no such locks.
+            patience: Seconds to wait for a process that locks a SQLite file against readers too,
+                or for a PostgreSQL that hangs; None: as for other transactions.
 
         Raises:
             DatabaseBusy: The database is locked or cannot be reached.
@@ -252,8 +264,15 @@ class Database:
             Session(self.engine, expire_on_commit=False, info=self._info) as session,
         ):
             if options:
-                session.connection(execution_options=options)
+                connection = session.connection(execution_options=options)
+                limit = self._patience + ANSWER if patience is None else patience + QUICK_ANSWER
+                self._limit(connection, limit)
             yield session
+
+    def _limit(self, connection: Connection, seconds: float) -> None:
+        """Wait no longer for each answer of PostgreSQL."""
+        if self._server is not None:
+            limit_answers(connection, seconds)
 
     def check(self) -> None:
         """Read the whole SQLite file; takes about a second per 500 MB.
@@ -292,7 +311,9 @@ class Database:
                 _pragma(connection, "foreign_keys=OFF")
             try:
                 with connection.begin():
-                    if not sqlite:
+                    if not sqlite:  # a migration takes as long as it takes
+                        limit_answers(connection, None)
+                        connection.execute(text("SET LOCAL statement_timeout = 0"))
                         lock_transaction(connection, SCHEMA, self._patience)
                     _migrate(connection)
             finally:

@@ -29,8 +29,9 @@ RESTORE = (
     "finds the models again; jobs, evaluations and annotations that are not in datasets are lost."
 )
 # PostgreSQL's codes (SQLSTATE): the connection was lost, a conflict with another transaction,
-# overloaded, locked, shut down; 25P03: we left a transaction open for too long
-BUSY_STATES = ("08", "25P03", "40", "53", "55P03", "57P")
+# overloaded, locked, shut down; 25P03: we left a transaction open for too long; 57014: a statement
+# took longer than `statement_timeout`
+BUSY_STATES = ("08", "25P03", "40", "53", "55P03", "57P", "57014")
 FULL_STATE = "53100"
 VALUE_STATE = "22"  # a value that does not fit its column
 RETRY = 5.0  # seconds of `Retry-After`

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from database_errors import FAILURES, client_errors, sqlstate
-from postgres import advisory_key
+from postgres import LOCK_ANSWER, advisory_key, limit_answers
 
 log = logging.getLogger("visionloop")
 
@@ -149,14 +149,17 @@ class AdvisoryExclusive(_Context):
 
     def _ask(self, connection: Connection, timeout: float | None) -> bool:
         key = {"key": self._key}
+        limit_answers(connection, LOCK_ANSWER)
         if timeout == 0:
             query = f"SELECT pg_try_advisory_lock{self._suffix}(:key)"
             return bool(connection.scalar(text(query), key))
         # 0 would be for ever
         wait = 0 if timeout is None else max(1, round(1000 * timeout))
-        connection.execute(text(f"SET lock_timeout = {wait}"))
+        connection.execute(text(f"SET lock_timeout = {wait}; SET statement_timeout = 0"))
+        limit_answers(connection, None if timeout is None else timeout + LOCK_ANSWER)
         try:
             connection.execute(text(f"SELECT pg_advisory_lock{self._suffix}(:key)"), key)
+            limit_answers(connection, LOCK_ANSWER)
         except SQLAlchemyError as error:
             if sqlstate(error) == LOCKED:
                 return False

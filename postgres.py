@@ -6,9 +6,10 @@ import contextlib
 import hashlib
 import os
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import SQLAlchemyError
@@ -17,19 +18,32 @@ from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 from database_errors import RETRY
 from errors import DatabaseBusy
 
+if TYPE_CHECKING:
+    from postgres_connection import GuardedConnection
+
 POOL = 3  # connections of a process that stay open
 MORE = 5  # and that are opened when these are in use
 POOL_TIMEOUT = 3.0  # seconds that a transaction waits for one of them
-CONNECT_TIMEOUT = 5  # seconds
+LOCK_ANSWER = 10.0  # seconds to answer on the connection of a lock, beyond those it may wait
+CHANGES_ANSWER = 5.0  # seconds to answer what has changed
+FRESH = 1.5  # seconds since such an answer for which the server is known to answer
 
 # A host that is gone is noticed within about ten seconds, by both sides: libpq's parameters here,
 # the server's own settings there. A transaction that nobody ends does not lock the others out.
-KEEPALIVE = {
+# What the URL says about them holds: postgresql+psycopg://HOST/NAME?connect_timeout=10
+PARAMETERS = {
+    "connect_timeout": 5,  # seconds
     "keepalives_idle": 5,
     "keepalives_interval": 2,
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
+# A timeout that the URL's `options`, the role or the database have set stays.
+STATEMENTS = (
+    "SELECT set_config('statement_timeout', '{}s', false) "
+    "WHERE current_setting('statement_timeout') = '0'"
+)
+LIMIT = "SELECT setting::float / 1000 FROM pg_settings WHERE name = 'statement_timeout'"
 SESSION = (
     "SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3; "
     "SET tcp_user_timeout = 10000; SET idle_in_transaction_session_timeout = 60000"
@@ -54,7 +68,7 @@ class Server:
     """
 
     def __init__(self, url: URL) -> None:
-        arguments = {"connect_timeout": CONNECT_TIMEOUT, **KEEPALIVE}
+        arguments = {name: value for name, value in PARAMETERS.items() if name not in url.query}
         self.engine = create_engine(
             url,
             connect_args=arguments,
@@ -67,7 +81,11 @@ class Server:
             url, connect_args=arguments, poolclass=NullPool, isolation_level="AUTOCOMMIT"
         )
         for engine in (self.engine, self._own):
+            event.listen(engine, "do_connect", _guarded)
             event.listen(engine, "connect", _connected)
+        event.listen(self.engine, "connect", _limited)
+        event.listen(self.engine, "checkout", _usual)
+        event.listen(self.engine, "checkin", _pinged_next)
         self.writer = threading.Lock()
         self.users = 0
         self._changes: ChangeReader | None = None
@@ -142,6 +160,7 @@ class ChangeReader:
         self._engine = engine
         self._found: dict[str, int] = {}  # key → number, which only grows
         self._ours = 0
+        self._read_at = -FRESH
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="database-changes", daemon=True)
         self._thread.start()
@@ -150,6 +169,11 @@ class ChangeReader:
         """Another number after each change of a counter; of other processes, within POLL."""
         found = self._found
         return (sum(found.get(key, 0) for key in keys) << 32) + self._ours
+
+    @property
+    def answers(self) -> bool:
+        """Whether the server has answered just now."""
+        return time.monotonic() - self._read_at < FRESH
 
     def note(self) -> None:
         """This process has changed something."""
@@ -170,8 +194,10 @@ class ChangeReader:
             contextlib.suppress(SQLAlchemyError),  # meanwhile, what was read before is served
             self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection,
         ):
+            limit_answers(connection, CHANGES_ANSWER)
             rows = connection.execute(text("SELECT key, number FROM state")).all()
             self._found = {row.key: row.number for row in rows}
+            self._read_at = time.monotonic()
 
 
 @contextmanager
@@ -198,6 +224,44 @@ def lock_transaction(connection: Connection, key: int, patience: float) -> None:
     wait = {"wait": f"{max(1, round(1000 * patience))}ms", "key": key}
     query = "SELECT set_config('lock_timeout', :wait, true), pg_advisory_xact_lock(:key)"
     connection.execute(text(query), wait)
+
+
+def limit_answers(connection: Connection, seconds: float | None) -> None:
+    """Close a connection when the server takes longer to answer one of the next statements.
+
+    Args:
+        connection: Of a `Server`; the limit holds until it is given back.
+        seconds: None: there is no limit.
+    """
+    driver: Any = connection.connection.dbapi_connection
+    driver.answer_within = seconds
+
+
+def _guarded(_: Any, __: Any, arguments: Any, parameters: dict[str, Any]) -> Any:
+    from postgres_connection import GuardedConnection  # late: only with PostgreSQL
+
+    return GuardedConnection.connect(*arguments, **parameters)
+
+
+def _limited(connection: GuardedConnection, _: ConnectionPoolEntry) -> None:
+    from postgres_connection import GRACE, STATEMENT_TIMEOUT
+
+    autocommit, connection.autocommit = connection.autocommit, True
+    connection.execute(STATEMENTS.format(STATEMENT_TIMEOUT))
+    found = connection.execute(LIMIT).fetchone()
+    connection.autocommit = autocommit
+    connection.usual = found[0] + GRACE if found and found[0] else None
+
+
+def _usual(connection: GuardedConnection, *_: Any) -> None:
+    connection.answer_within = connection.usual
+
+
+def _pinged_next(connection: GuardedConnection | None, _: ConnectionPoolEntry) -> None:
+    from postgres_connection import PING
+
+    if connection is not None:  # None: it was found broken
+        connection.answer_within = PING
 
 
 def _connected(connection: Any, _: ConnectionPoolEntry) -> None:

@@ -115,7 +115,7 @@ class LiveTokens:
 
     def _read_again(self) -> bool:
         """Read because something is unknown, unless that was done just now. Returns whether."""
-        if time.monotonic() - self._missed < MISS_SECONDS:
+        if time.monotonic() - self._missed < MISS_SECONDS or not self.store.database.answers:
             return False
         self._missed = time.monotonic()
         self.refresh()

@@ -53,7 +53,8 @@ class LiveModels:
         snapshot = self.current()
         name, version = split_tag(model_id)
         found = snapshot.find(name, version)
-        if found is None and time.monotonic() - self._checked >= self._miss_seconds:
+        old = time.monotonic() - self._checked >= self._miss_seconds
+        if found is None and old and self._database.answers:
             self.refresh()
             snapshot = self.current()
             found = snapshot.find(name, version)

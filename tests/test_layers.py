@@ -44,7 +44,8 @@ BELOW_ALL = {  # module → what else of ours it may import
     },
     "database_errors": {"disk_space", "errors"},
     "exclusive": {"database_errors", "postgres"},
-    "postgres": {"database_errors", "errors"},
+    "postgres": {"database_errors", "errors", "postgres_connection"},
+    "postgres_connection": set(),
 }
 TOPS = {  # module → the packages that it may import
     "cli": {"shell", "source_tree"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,10 +18,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from access.generation import raise_generation
 from access.live_tokens import LiveTokens
+from access.sessions import COOKIE_LENGTH
 from access.tokens import TokenStore
 from database import HEAD, Database, State
 from database_errors import client_errors, sqlstate
-from errors import DatabaseBusy, InsufficientStorage, ValidationFailed
+from errors import DatabaseBusy, InsufficientStorage, ModelNotFound, ValidationFailed
 from jobs.store import JobStore
 from migrations.tables import METADATA
 from models_store.registry import Registry
@@ -249,6 +251,112 @@ def test_requests_do_not_wait_for_a_server_that_hangs(
         way.open.set()
         thread.join(PATIENCE)
         database.close()
+
+
+def test_what_is_not_known_is_not_asked_of_a_server_that_hangs(
+    tmp_path: Path, postgres_server: Postgres, new_postgres: Create
+) -> None:
+    """Unknown models and tokens are looked up in the event loop, too."""
+    unknown = f"vl_{'0' * 12}_{'0' * 43}"
+    with way_to(postgres_server.port) as way:
+        url = new_postgres().replace(f":{postgres_server.port}/", f":{way.port}/")
+        database = Database(home(tmp_path, url))
+        registry = Registry(database, ModelStore(tmp_path / "bento"), miss_seconds=0)
+        tokens = LiveTokens(TokenStore(database), lambda _: None)
+        wait_until(lambda: database.answers)
+        assert (registry.list(), tokens.closed) == ([], False)
+        way.open.clear()
+        wait_until(lambda: not database.answers)
+        began = time.monotonic()
+        with pytest.raises(ModelNotFound):
+            registry.get("unknown")
+        assert tokens.find(unknown) is None
+        assert tokens.session("0" * COOKIE_LENGTH) is None
+        assert time.monotonic() - began < 0.5
+        way.open.set()
+        wait_until(lambda: database.answers)
+        database.close()
+
+
+@pytest.mark.parametrize("what", ["read", "write", "lock"])
+def test_a_server_that_hangs_is_not_waited_for_for_ever(
+    tmp_path: Path,
+    postgres_server: Postgres,
+    new_postgres: Create,
+    monkeypatch: pytest.MonkeyPatch,
+    what: str,
+) -> None:
+    monkeypatch.setattr("database.ANSWER", 0.3)
+    monkeypatch.setattr("exclusive.LOCK_ANSWER", 0.3)
+    monkeypatch.setattr("postgres_connection.PING", 0.3)
+    with way_to(postgres_server.port) as way:
+        url = new_postgres().replace(f":{postgres_server.port}/", f":{way.port}/")
+        more = "?connect_timeout=2"  # libpq's shortest
+        database = Database(home(tmp_path, url + more), patience=0.2)
+        lock = database.exclusive("seed")
+        lock.acquire(0)
+        way.open.clear()
+        if what == "lock":
+            assert not lock.is_held()
+        else:
+            use = database.read if what == "read" else database.write
+            with pytest.raises(DatabaseBusy), use() as session:
+                session.get(State, "generation")
+        way.open.set()
+        with database.read() as session:
+            assert session.get(State, "generation") is not None
+        lock.release()
+        database.close()
+
+
+def test_a_read_that_hangs_half_way_ends(
+    tmp_path: Path,
+    postgres_server: Postgres,
+    new_postgres: Create,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("database.ANSWER", 0.3)
+    with way_to(postgres_server.port) as way:
+        url = new_postgres().replace(f":{postgres_server.port}/", f":{way.port}/")
+        database = Database(home(tmp_path, url), patience=0.2)
+
+        def two_reads() -> None:
+            with database.read() as session:
+                session.get(State, "generation")
+                way.open.clear()
+                session.get(State, "schema")
+
+        with pytest.raises(DatabaseBusy):
+            two_reads()
+        way.open.set()
+        database.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "found"), [("", "1min"), ("?options=-c%20statement_timeout%3D1500", "1500ms")]
+)
+def test_a_statement_has_a_time_that_the_url_may_say(
+    tmp_path: Path, new_postgres: Create, options: str, found: str
+) -> None:
+    database = Database(home(tmp_path, new_postgres() + options))
+    with database.read() as session:
+        assert session.scalar(text("SHOW statement_timeout")) == found
+    if options:
+        with pytest.raises(DatabaseBusy), database.read() as session:
+            session.execute(text("SELECT pg_sleep(9)"))
+    database.close()
+
+
+def test_parameters_of_the_url_hold(tmp_path: Path, new_postgres: Create) -> None:
+    more = "?connect_timeout=9&keepalives_idle=7"
+    database = Database(home(tmp_path, new_postgres() + more))
+    with database.engine.connect() as connection:
+        driver = connection.connection.dbapi_connection
+        assert driver is not None
+        used = driver.info.get_parameters()
+    assert (used["connect_timeout"], used["keepalives_idle"]) == ("9", "7")
+    assert used["tcp_user_timeout"] == "10000"
+    database.close()
 
 
 def test_a_full_disk_of_the_server_is_said(database: Database) -> None:
