@@ -17,6 +17,7 @@ from benchmarks.learning.bench import Bench, Figures, changes
 from benchmarks.learning.class_metrics import ClassMetrics
 from benchmarks.learning.phases import Phases, cut
 from benchmarks.learning.pooled import keep_predictions, metric_of, predictions
+from training.incremental.own_settings import ImageNumbers, OwnSettings, choose_settings
 from training.planning.recipe import Recipe, TrainingRequest
 
 ORDER = "order.json"  # in the folder of an order: dataset and classes
@@ -121,7 +122,8 @@ class OrderRuns:
 
             means |= {"rate": ROWS_RATE if kind == "alone" else RATE}
             memory = self.memory(step) if kind == "ours" else 0
-            means |= {"strength": asdict(strength_of(memory))}
+            balanced = kind == "ours" and self.own_settings(step).balanced
+            means |= {"strength": asdict(strength_of(memory, balanced)), "balanced": balanced}
         if kind == "ours" and changes_of(arm).get("recovered", 1):
             from training.incremental.old_class_recovery import CHANCE, OFFSETS, SHARES
 
@@ -130,16 +132,18 @@ class OrderRuns:
 
     def ratio(self, arm: str, step: int) -> float:
         """The share of old images in an epoch of an arm."""
-        from training.incremental.own_settings import ImageNumbers, choose_settings
-
         changes = changes_of(arm)
         if "ratio" in changes or not arm.startswith("ours"):
             return float(changes.get("ratio", RATIO))
+        return self.own_settings(step).ratio
+
+    def own_settings(self, step: int) -> OwnSettings:
+        """The settings that the training chooses by itself in a step."""
         phases = self.phases(step)
         new, old = (len(phases.read(phase).splits["train"]) for phase in ("new", "old"))
         classes = len(phases.old_names), len(phases.new_names)
         numbers = ImageNumbers(new, min(old, self.memory(step)), *classes)
-        return choose_settings(self.task, numbers, RATIO, True).ratio
+        return choose_settings(self.task, numbers, RATIO, True)
 
     def epochs_of(self, arm: str, step: int) -> int:
         """The epochs of an arm; by default chosen so that it sees as many images as `joint`."""

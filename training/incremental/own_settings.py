@@ -39,11 +39,13 @@ class OwnSettings:
         ratio: Share of old images in an epoch.
         hold_features: Whether a classifier's features stay as they are: it trains without replay,
             only the rows of its new classes.
+        balanced: Whether all classes of a classifier are equally frequent.
     """
 
     ratio: float
     hold_features: bool = False
     sentences: tuple[str, ...] = ()
+    balanced: bool = False
 
 
 def choose_settings(
@@ -83,15 +85,20 @@ def choose_settings(
     balanced = numbers.old_classes / classes
     once = numbers.kept / (numbers.kept + numbers.new)
     chosen = round(max(ratio, min(balanced, once, MOST_REPLAY)), 2)
-    if chosen == ratio:
-        return OwnSettings(ratio)
-    reason = (
-        f"{numbers.old_classes} of {classes} classes are old"
-        if balanced <= once
-        else f"{numbers.kept} old images are kept for {numbers.new} new ones"
-    )
-    sentence = (
-        f"replay_ratio is {chosen:g} instead of the default {ratio:g}, because {reason}. Any other "
-        "value is used as given."
-    )
-    return OwnSettings(chosen, False, (sentence,))
+    equal = task == "classify" and balanced <= min(once, MOST_REPLAY)
+    sentences = []
+    if chosen != ratio:
+        reason = (
+            f"{numbers.old_classes} of {classes} classes are old"
+            if balanced <= once
+            else f"{numbers.kept} old images are kept for {numbers.new} new ones"
+        )
+        sentences.append(
+            f"replay_ratio is {chosen:g} instead of the default {ratio:g}, because {reason}. Any "
+            "other value is used as given."
+        )
+    if equal:
+        sentences.append(
+            "No loss holds the scores of old classes, because all classes are equally frequent."
+        )
+    return OwnSettings(chosen, False, tuple(sentences), equal)

@@ -29,8 +29,28 @@ def test_the_share_of_old_images(
     found = choose_settings(task, ImageNumbers(*numbers), requested, True)
     assert found.ratio == ratio
     assert not found.hold_features
-    assert bool(found.sentences) is (ratio not in (requested, 0.0))
-    assert all(f"replay_ratio is {ratio:g}" in sentence for sentence in found.sentences)
+    said = " ".join(found.sentences)
+    assert (f"replay_ratio is {ratio:g} " in said) is (ratio not in (requested, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("task", "numbers", "requested", "balanced"),
+    [
+        ("classify", (250, 750, 15, 5), 0.2, True),
+        ("classify", (800, 200, 1, 4), 0.2, True),  # the default share is that of the old classes
+        ("classify", (250, 749, 15, 5), 0.2, False),  # old classes are rarer than new ones
+        ("classify", (30, 600, 80, 1), 0.2, False),
+        ("classify", (250, 750, 15, 5), 0.75, False),  # chosen by a person
+        ("classify", (250, 750, 15, 0), 0.2, False),
+        ("detect", (250, 750, 15, 5), 0.2, False),
+    ],
+)
+def test_nothing_holds_old_classes_that_are_as_frequent_as_new_ones(
+    task: Task, numbers: tuple[int, int, int, int], requested: float, balanced: bool
+) -> None:
+    found = choose_settings(task, ImageNumbers(*numbers), requested, True)
+    assert found.balanced is balanced
+    assert ("No loss holds the scores" in " ".join(found.sentences)) is balanced
 
 
 @pytest.mark.parametrize(
