@@ -20,7 +20,9 @@ def work(job: WorkerJob, row: Job, registry: Registry) -> dict[str, Any]:
     if registry.settings.store_url is not None:
         from dataset.shared.inputs import have_inputs
         from jobs.shared_folders import JobFolders
+        from storage.agreement import agree_on_store
 
+        agree_on_store(registry.database)  # the machine of this process may have other variables
         job.patiently(partial(have_inputs, row.recipe, registry.database))
         base = row.recipe.get("base") or {}
         if base.get("kind") == "job":

@@ -254,6 +254,7 @@ def fill(settings: Settings) -> None:
     from models_store.maintenance import present
     from models_store.registry import Registry
     from models_store.seed import seed
+    from storage.agreement import agree_on_store
     from storage.place import open_trees
 
     log.info("Checking the models; the first start imports the starter models ...")
@@ -262,6 +263,7 @@ def fill(settings: Settings) -> None:
         database.check()
         if (lock := hold_database(database)) is not None:
             _database_locks.append(lock)
+        agree_on_store(database)
         access = TokenStore(database).snapshot(Snapshot())
     except VisionLoopError as error:  # locked, damaged, of a newer version, or the disk is full
         sys.exit(f"{_place(settings)}: {error.message}")

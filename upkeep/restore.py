@@ -19,7 +19,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from database import Database, known_revisions
+from database import MIGRATING, Database, client_errors, known_revisions, revision
 from disk_space import MIB, free_bytes
 from errors import Conflict, DatabaseDamaged, Forbidden, InsufficientStorage, ValidationFailed
 from files import (
@@ -37,6 +37,7 @@ from models_store.registry import Registry
 from models_store.store import ModelStore
 from settings import Settings
 from upkeep.backup import Stage, closing_engine, quiet, sqlite_file
+from upkeep.database_use import connection_to, named, others
 from upkeep.manifest import DATABASE, HOME, MODELS, BackupDamaged, Header, Manifest
 from upkeep.relocation import relocate
 from upkeep.storage import Backup, Progress, chunks, opened
@@ -97,6 +98,8 @@ def restore(
     manifest = backup.manifest()
     _check_version(manifest.header)
     database = _database_target(settings, manifest)
+    if database is None:
+        check_restored(settings)
     homes = (settings.home, store.home)
     _check_outside(path, homes)
     for folder in homes:
@@ -153,6 +156,38 @@ def _database_target(settings: Settings, manifest: Manifest) -> Path | None:
             "the dump of that database, and set VISIONLOOP_DATABASE_URL to it."
         )
     return file if has_one else None
+
+
+def check_restored(settings: Settings) -> None:
+    """Refuse a PostgreSQL database that is not the restored dump, or that somebody uses.
+
+    Raises:
+        Conflict: It is empty, or the target of a migration; or a server or another program uses it.
+        ValidationFailed: It is of a newer version.
+        DatabaseBusy: It cannot be reached.
+    """
+    with client_errors(), connection_to(settings) as connection:
+        found = revision(connection)
+    if found is None:
+        raise Conflict(
+            f"{named(settings)} is empty, and the backup holds files only. Restore the dump of its "
+            "database first: pg_restore --no-owner --dbname=… visionloop.dump"
+        )
+    if found == MIGRATING:
+        raise Conflict(
+            f"{named(settings)} is the target of a `visionloop migrate` that did not end. Give "
+            "the restore a database of its own."
+        )
+    if found not in (known := known_revisions()):
+        raise ValidationFailed(
+            f"{named(settings)} has schema revision {found}; this version supports up to "
+            f"{known[0]}. Restore with the version that wrote it, or a newer one."
+        )
+    if programs := others(settings):
+        raise Conflict(
+            f"{named(settings)} is in use: {', '.join(sorted(set(programs))[:5])}. Stop all "
+            "servers and jobs, and close other connections to it."
+        )
 
 
 def _check_outside(path: Path, homes: tuple[Path, ...]) -> None:

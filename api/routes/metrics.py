@@ -18,6 +18,7 @@ from api.middleware.auth import require_use
 from api.negotiation import prefers_exposition
 from api.responses import JSON
 from api.schemas import errors
+from database import FAILURES
 from errors import BackendUnavailable
 from jobs.local_engine import slots as slots_of
 from jobs.states import STATUSES
@@ -113,8 +114,28 @@ async def _gauges(gateway: Gateway) -> Iterable[Metric]:
         flying.add_metric([name], queues[name].calls)
         for model, engine in engines.items():
             loaded.add_metric([name, model, engine], 1)
+    machine = await asyncio.to_thread(machine_gauges, gateway.settings)
+    try:
+        read = await _read(gateway)
+    except FAILURES:
+        read = []
+    reached = GaugeMetricFamily(
+        "visionloop_database_up",
+        "Whether the database answers; without it the series of jobs and of live traffic are left "
+        "out",
+        float(bool(read)),
+    )
+    return up, waiting, loading, flying, loaded, reached, *read, *machine
+
+
+async def _read(gateway: Gateway) -> list[Metric]:
+    """The gauges that need the database; empty while it is known not to answer.
+
+    Raises:
+        SQLAlchemyError, DatabaseBusy, DatabaseDamaged, InsufficientStorage: It cannot be used.
+    """
+    if not gateway.registry.database.answers:
+        return []
     await gateway.live.flush()
     seen = await asyncio.to_thread(gateway.live.gauges)
-    machine = await asyncio.to_thread(machine_gauges, gateway.settings)
-    jobs = await asyncio.to_thread(gauges, gateway)
-    return up, waiting, loading, flying, loaded, *jobs, *seen, *machine
+    return [*await asyncio.to_thread(gauges, gateway), *seen]

@@ -25,10 +25,11 @@ from settings import Settings
 from storage.place import open_trees
 from storage.trees import TreeStore
 from upkeep.backup import Stage, quiet
+from upkeep.database_use import connection_to, named, others
 from upkeep.migration.kinds import Kind, Place
 from upkeep.migration.progress import Done, Log
 from upkeep.migration.rows import copy_rows, counts
-from upkeep.migration.target import check_target, connection_to, finish, named, others, target
+from upkeep.migration.target import check_target, finish, target
 from upkeep.restore import content_of, models_in, no_server
 
 Direction = Literal["to-cluster", "to-home"]

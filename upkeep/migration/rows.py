@@ -19,6 +19,7 @@ from sqlalchemy import (
 )
 
 from migrations.tables import METADATA
+from storage.agreement import STORE
 from upkeep.relocation import moved_value
 
 LEFT_OUT = frozenset({"shared_datasets", "job_logs"})
@@ -26,6 +27,7 @@ LEFT_OUT = frozenset({"shared_datasets", "job_logs"})
 RECORDS = frozenset({"audit"})
 """Records of the past, whose paths stay what they were; no database lets them be changed."""
 MARKER = "migration"  # key in the table `state`
+NOT_COPIED = frozenset({MARKER, STORE})  # rows of `state` that are about the one database
 OWN = frozenset({"schema", "generation"})  # rows of `state` that a new database has
 BLOCK = 500  # rows that are in memory at once
 
@@ -56,7 +58,7 @@ def _count(connection: Connection, table: Table, *where: ColumnElement[bool]) ->
         return 0
     query = select(func.count()).select_from(table).where(*where)
     if table.name == "state":
-        query = query.where(table.c.key != MARKER)
+        query = query.where(table.c.key.not_in(NOT_COPIED))
     return int(connection.scalar(query) or 0)
 
 
@@ -81,7 +83,7 @@ def copy_rows(
         The number of rows of each table.
     """
     state = METADATA.tables["state"]
-    target.execute(delete(state).where(state.c.key != MARKER))
+    target.execute(delete(state).where(state.c.key.not_in(NOT_COPIED)))
     found = {}
     for table in tables():
         moved = {} if table.name in RECORDS else folders
@@ -105,7 +107,7 @@ def copy_rows(
 def _blocks(source: Connection, table: Table) -> Iterator[list[dict[str, Any]]]:
     query = select(table).order_by(*table.primary_key.columns)
     if table.name == "state":
-        query = query.where(table.c.key != MARKER)
+        query = query.where(table.c.key.not_in(NOT_COPIED))
     with source.execution_options(yield_per=BLOCK).execute(query) as result:
         for block in result.mappings().partitions():
             yield [dict(row) for row in block]

@@ -5,20 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy import Connection, create_engine, delete, inspect, select, text
+from sqlalchemy import Connection, delete, inspect, select, text
 from sqlalchemy.orm import Session
-from sqlalchemy.pool import NullPool
 
 from database import HEAD, MIGRATING, Database, State, client_errors, revision
 from errors import Conflict
 from settings import Settings
+from upkeep.database_use import connection_to, named
 from upkeep.migration.rows import MARKER, used
-
-OTHERS = """SELECT COALESCE(NULLIF(application_name, ''), 'a program') || ' on '
-  || COALESCE(client_addr::text, 'the server''s own host')
-FROM pg_stat_activity
-WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
-"""
 
 
 @contextmanager
@@ -85,28 +79,6 @@ def finish(connection: Connection) -> None:
     """Make the database one that is complete, at the end of its last transaction."""
     connection.execute(delete(State).where(State.key == MARKER))
     _set_revision(connection, HEAD)
-
-
-def others(settings: Settings) -> list[str]:
-    """The programs that use a Postgres database now."""
-    with client_errors(), connection_to(settings) as connection:
-        return list(connection.scalars(text(OTHERS)))
-
-
-@contextmanager
-def connection_to(settings: Settings) -> Iterator[Connection]:
-    """A connection to a database as it is: its tables are not migrated."""
-    engine = create_engine(settings.sqlalchemy_url, poolclass=NullPool)
-    try:
-        with engine.connect() as connection:
-            yield connection
-    finally:
-        engine.dispose()
-
-
-def named(settings: Settings) -> str:
-    """A database's URL without its password."""
-    return settings.sqlalchemy_url.render_as_string(hide_password=True)
 
 
 def _exists(settings: Settings) -> bool:
