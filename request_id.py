@@ -1,7 +1,7 @@
 """The id of the request that is being handled: in its answer, its errors, its log lines, its jobs.
 
 The gateway chooses it (`serving.http_protocol`), or takes the caller's. It travels with the images
-to the runners (`inference.prediction.InferenceItem`) and with a job to its process (`jobs.store`).
+to the runners (`inference.prediction.InferenceItem`) and with a job to its process (`jobs.job`).
 """
 
 from __future__ import annotations

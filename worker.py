@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from errors import VisionLoopError
-from jobs.store import Job
+from jobs.job import Job
 from jobs.worker import WorkerJob, exit_process, main
 from models_store.registry import Registry
 

@@ -12,7 +12,8 @@ from annotation.datasets import AnnotatedDatasets
 from annotation.recipe import AnnotationRequest, plan_annotation
 from dataset import zip_archive
 from dataset.shared import uploads
-from jobs.store import Job, JobStore
+from jobs.job import Job
+from jobs.store import JobStore
 from models_store.versions import ModelVersion
 from settings import Settings
 

@@ -11,7 +11,7 @@ from api.job_control import notify_trainer
 from api.middleware.request_state import changed
 from api.schemas import RequestFields
 from evaluation.submission import submit_evaluation
-from jobs.store import Job
+from jobs.job import Job
 from serving.gateway import Gateway
 
 

@@ -17,7 +17,7 @@ from evaluation.results import led
 from jobs import control
 from jobs.control import status_of
 from jobs.finalizer import published_in
-from jobs.store import Job, Kind
+from jobs.job import Job, Kind
 from serving.gateway import Gateway
 from training.planning.recipe import TrainingRequest
 from training.submission import submit_training

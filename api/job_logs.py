@@ -13,8 +13,8 @@ from fastapi import Request, Response
 from pydantic import BaseModel
 from starlette.responses import StreamingResponse
 
-from jobs.logs import read_last, read_lines
-from jobs.store import Job
+from jobs.job import Job
+from jobs.logs.log_file import read_last, read_lines
 from serving.gateway import Gateway
 
 LISTED = 5000  # maximum number of lines in a response, the newest of the log

@@ -14,7 +14,9 @@ from engines.making import is_current
 from engines.options import NEVER_STARTED, ExportOptions, ExportRequest, resolve
 from engines.store import ExportRecord, ExportStore
 from errors import Conflict, NotFound
-from jobs.store import LIVE, Job, JobStore
+from jobs.job import Job
+from jobs.states import LIVE
+from jobs.store import JobStore
 from models_store.registry import Registry
 from models_store.versions import ModelVersion
 

@@ -15,7 +15,8 @@ from evaluation.submission import EvaluationStores
 from inference.cpu.engine_choice import choice_folder, onnx_digest, read_choice
 from inference.device import device
 from inference.engine_files import is_outdated
-from jobs.store import LIVE, Job, Kind
+from jobs.job import Job, Kind
+from jobs.states import LIVE
 from models_store.registry import Registry
 from models_store.versions import ModelVersion
 from settings import Settings

@@ -24,7 +24,7 @@ from evaluation.promotion import (
 )
 from evaluation.recipe import EvaluationRecipe
 from evaluation.submission import EvaluationStores, enqueue
-from jobs.store import Job
+from jobs.job import Job
 from models_store.decision_log import DecisionReason
 from models_store.versions import ModelVersion
 

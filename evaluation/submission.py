@@ -9,7 +9,8 @@ from typing import Any
 from dataset.store import DatasetStore
 from evaluation.recipe import EvaluationRecipe, plan_evaluation
 from evaluation.store import EvaluationStore
-from jobs.store import Job, JobStore
+from jobs.job import Job
+from jobs.store import JobStore
 from models_store.registry import Registry
 
 

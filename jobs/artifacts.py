@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from files import atomic_write, delete_abandoned
-from jobs.store import Job
+from jobs.job import Job
 
 BEST = "best.pt"
 NOTE = "best.json"  # file with the epoch of BEST

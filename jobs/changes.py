@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from jobs.store import Job
+from jobs.job import Job
 
 OVERLAP = timedelta(seconds=40)
 """A change may be committed this long after its time: its process had to wait for the database."""

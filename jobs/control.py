@@ -12,10 +12,11 @@ from filelock import Timeout
 from jobs.artifacts import kept_by
 from jobs.claims import is_of_this_machine
 from jobs.finalizer import JobFinalizer, Published, dispatcher_lock
+from jobs.job import Job
 from jobs.processes import is_alive
 from jobs.shared_folders import JobFolders
 from jobs.states import Status
-from jobs.store import Job, JobStore
+from jobs.store import JobStore
 from settings import Settings
 
 ORPHANED_AFTER = 1.5  # seconds within which a live dispatcher notices that a process has ended

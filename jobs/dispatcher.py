@@ -23,9 +23,11 @@ from jobs.claims import HOST, is_of_this_machine
 from jobs.engine import End, Ending, JobEngine, Launched, NotLaunched, SplitEngine
 from jobs.failures import pause_left
 from jobs.finalizer import KILLED, JobFinalizer, dispatcher_lock, published_in
+from jobs.job import IDLE, LIGHT, LOCAL, Job
 from jobs.local_engine import LocalEngine, slots
-from jobs.logs import LogWriter
-from jobs.store import FINAL, IDLE, LIGHT, LIVE, LOCAL, Job, JobStore
+from jobs.logs.log_file import LogWriter
+from jobs.states import FINAL, LIVE
+from jobs.store import JobStore
 from jobs.webhooks.deliveries import DeliveryStore
 from jobs.webhooks.sender import WebhookSender
 from models_store.registry import Registry

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-from jobs.logs import LogWriter
-from jobs.store import Job
+from jobs.job import Job
+from jobs.logs.log_file import LogWriter
 
 
 class NotLaunched(Exception):

@@ -10,10 +10,11 @@ from disk_space import NO_ROOM
 from exclusive import Exclusive
 from jobs.artifacts import kept_by
 from jobs.failures import DISK_FULL, LONGEST_OUTAGE, REMEDY, TRY_AGAIN, seconds_since, spoken
-from jobs.logs import LogWriter
+from jobs.job import Job
+from jobs.logs.log_file import LogWriter
 from jobs.processes import kill, marked
 from jobs.shared_folders import JobFolders
-from jobs.store import LONGEST_ERROR, Job, JobStore
+from jobs.store import LONGEST_ERROR, JobStore
 from models_store.registry import Registry, published
 
 KILLED = "The service was killed while this job ran."

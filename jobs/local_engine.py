@@ -16,7 +16,8 @@ from inference.device import cuda_devices, device
 from jobs.claims import CLAIM_ENV, local_claim
 from jobs.engine import End, Ending, Launched, NotLaunched
 from jobs.gpus import gpus_of
-from jobs.logs import LogWriter
+from jobs.job import Job
+from jobs.logs.log_file import LogWriter
 from jobs.processes import (
     END_GRACE,
     JOB_ENV,
@@ -30,7 +31,6 @@ from jobs.processes import (
     out_of_memory_kills,
     started_at,
 )
-from jobs.store import Job
 from models_store.ultralytics_env import environment
 from settings import Settings
 from source_tree import ROOT, module_command, module_environment

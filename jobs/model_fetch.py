@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
-from jobs.store import Job, JobStore
+from jobs.job import Job
+from jobs.store import JobStore
 from models_store.pretrained.catalogue import requested
 from models_store.pretrained.download import FetchFailed, Watch, host_of
 from models_store.pretrained.fetch import fetch, present, require_allowed, with_remedy

@@ -29,9 +29,10 @@ from database import FAILURES
 from jobs.claims import CLAIM_ENV
 from jobs.engine import End, Ending, Launched, NotLaunched
 from jobs.gpus import gpus_of
-from jobs.logs import LogWriter
+from jobs.job import Job
+from jobs.logs.log_file import LogWriter
 from jobs.processes import death
-from jobs.store import LIVE, Job
+from jobs.states import LIVE
 from settings import Settings, variable_of
 
 log = logging.getLogger("visionloop")

@@ -17,7 +17,7 @@ from pathlib import Path
 from errors import VisionLoopError
 from files import PARTIAL
 from jobs.artifacts import CHECKPOINTS, KEPT, clear
-from jobs.store import JOBS
+from jobs.lost_jobs import JOBS
 from settings import Settings
 from storage.place import open_trees
 from storage.trees import TreeNotFound

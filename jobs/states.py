@@ -32,6 +32,7 @@ STATES = (
 )
 STATUSES: tuple[Status, ...] = tuple(state.name for state in STATES)
 FINAL: tuple[Status, ...] = tuple(state.name for state in STATES if state.final)
+LIVE: tuple[Status, ...] = ("running", "stopping")  # statuses of jobs that have or had a process
 TASK_STATUSES: dict[Status, TaskStatus] = {state.name: state.task for state in STATES}
 SHARED = frozenset({"running", "completed", "failed"})
 

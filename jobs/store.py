@@ -9,197 +9,44 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
-import time
 import uuid
-from collections.abc import Collection, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from sqlalchemy import (
-    JSON,
     ColumnElement,
     CursorResult,
-    Float,
-    Integer,
-    Select,
-    String,
-    Text,
     Update,
     case,
     delete,
-    event,
     func,
     select,
     update,
 )
-from sqlalchemy.orm import Mapped, QueryContext, Session, mapped_column
+from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import set_committed_value
 
 import tracing
-from database import HOME, Base, Database, now
+from database import Database, now
 from disk_space import check_room
-from errors import Conflict, JobNotFound, RateLimited, VisionLoopError, without_server_paths
-from jobs.caller import CALLER, public_name
-from jobs.claims import machine_of
+from errors import Conflict, RateLimited, VisionLoopError
+from jobs.caller import CALLER
 from jobs.epochs import EpochRow
 from jobs.handle import JobCancelled
-from jobs.home_references import referring, refuse_paths_elsewhere, resolved
-from jobs.logs import LogWriter
-from jobs.shared_logs import LogPiece, SharedLogs, SharedLogWriter, delete_log
-from jobs.states import FINAL, Status
+from jobs.home_references import referring, refuse_paths_elsewhere
+from jobs.job import IDLE, LIGHT, LOCAL, Job, Kind, find_job
+from jobs.logs.log_file import LogWriter
+from jobs.logs.shared_logs import SharedLogs, SharedLogWriter, delete_log
+from jobs.lost_jobs import delete_objects
+from jobs.states import FINAL, LIVE, Status
 from jobs.webhooks.deliveries import enqueue
 from request_id import REQUEST_ID
-from short_ids import RULE, SHORTEST, only_match
-from storage.place import open_trees
 
-JOBS = "jobs"  # first word of the keys of objects of jobs: jobs/ID/…
-
-Kind = Literal["training", "evaluation", "export", "annotation", "fetch", "engine", "import"]
-
-KINDS: tuple[Kind, ...] = (
-    "training", "evaluation", "export", "annotation", "fetch", "engine", "import",
-)  # fmt: skip
-# Kinds that run beside the jobs of the slots, one of each kind at a time
-LIGHT: tuple[Kind, ...] = ("fetch", "import")
-IDLE: tuple[Kind, ...] = ("engine",)  # kinds that run while no other job waits or runs
-# Kinds that never run on a cluster. Fetches wait for a network, imports read an upload that is on
-# this machine, trials of engines measure this machine, and exports are files that it serves; an
-# engine of TensorRT fits the GPU it was made on.
-LOCAL: tuple[Kind, ...] = (*LIGHT, *IDLE, "export")
-LIVE: tuple[Status, ...] = ("running", "stopping")  # statuses of jobs that have or had a process
-
-JOB_ID = re.compile(r"[0-9a-f]{32}")
-SHORT_ID = re.compile(rf"[0-9a-f]{{{SHORTEST},31}}")
 LISTED = 1000  # maximum number of jobs in a listing
-SHOWN = (
-    "kind", "mode", "task", "status", "progress", "current_epoch", "total_epochs", "batch",
-    "batches", "metrics", "config", "base_model", "model_name", "model_id", "attempts",
-    "request_id", "created_at", "started_at", "finished_at", "updated_at", "outage_since",
-)  # fmt: skip
 FULL_QUEUE = 60.0  # seconds of `Retry-After` when a caller has too many jobs
 LONGEST_ERROR = 2000  # maximum number of characters of an error message
-
-
-class Job(Base):
-    """A job. Rows that the store returns are detached copies."""
-
-    __tablename__ = "jobs"
-    __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012
-
-    number: Mapped[int] = mapped_column(Integer, primary_key=True)  # order of submission
-    id: Mapped[str] = mapped_column(String(32), unique=True)
-    kind: Mapped[str] = mapped_column(String(20), index=True)
-    mode: Mapped[str | None] = mapped_column(String(40))
-    task: Mapped[str | None] = mapped_column(String(20))
-    status: Mapped[str] = mapped_column(String(20), index=True, default="queued")
-
-    config: Mapped[dict[str, Any]]  # as the client sent it
-    recipe: Mapped[dict[str, Any]]  # what the job does, in full
-    base_model: Mapped[str | None] = mapped_column(String(400))
-    model_name: Mapped[str | None] = mapped_column(String(80))
-    caller: Mapped[str | None] = mapped_column(String(80), index=True)  # None: no request
-    request_id: Mapped[str | None] = mapped_column(String(128))  # of the request for it
-    traceparent: Mapped[str | None] = mapped_column(String(80))  # W3C; of that request's span
-    model_id: Mapped[str | None] = mapped_column(String(140))  # the model version it produced
-    outcome: Mapped[str | None] = mapped_column(String(20))  # a status, as the worker reported it
-    error: Mapped[str | None] = mapped_column(Text)
-
-    progress: Mapped[float] = mapped_column(Float, default=0.0)  # percent
-    current_epoch: Mapped[int] = mapped_column(Integer, default=0)
-    total_epochs: Mapped[int] = mapped_column(Integer, default=0)
-    batch: Mapped[int | None] = mapped_column(Integer)  # trained batches of the current epoch
-    batches: Mapped[int | None] = mapped_column(Integer)  # batches of an epoch; None: not known
-    eta_seconds: Mapped[float | None] = mapped_column(Float)  # left at `updated_at`, estimated
-    epoch_seconds: Mapped[float | None] = mapped_column(Float)  # duration of the last full epoch
-    metrics: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
-
-    claim: Mapped[str | None] = mapped_column(String(120))  # of its worker; see `jobs.claims`
-    pid: Mapped[int | None] = mapped_column(Integer)  # of a worker on the dispatcher's machine
-    pid_started: Mapped[float | None] = mapped_column(Float)  # detects a reused pid
-    attempts: Mapped[int] = mapped_column(Integer, default=0)
-    crashes: Mapped[int] = mapped_column(Integer, default=0)  # since the last new checkpoint
-    outage_since: Mapped[str | None] = mapped_column(String(40))  # see `jobs.failures`
-    interrupted_at: Mapped[str | None] = mapped_column(String(40))  # the last end of an attempt
-    interruption: Mapped[str | None] = mapped_column(Text)  # that was not the job's end, and why
-    checkpoint: Mapped[int] = mapped_column(Integer, default=0)  # completed epochs in the last one
-    checkpoint_batch: Mapped[int] = mapped_column(Integer, default=0)  # and batches of the next one
-
-    created_at: Mapped[str] = mapped_column(String(40), default=now)
-    started_at: Mapped[str | None] = mapped_column(String(40))
-    finished_at: Mapped[str | None] = mapped_column(String(40))
-    updated_at: Mapped[str] = mapped_column(String(40), default=now, index=True)
-
-    @property
-    def is_final(self) -> bool:
-        return self.status in FINAL
-
-    def to_json(self) -> dict[str, Any]:
-        """The job in the form of `GET /jobs/{job_id}`, which adds the path of the log."""
-        shown = {name: getattr(self, name) for name in SHOWN}
-        more = {
-            "started_by": self.started_by,
-            "error": self.shown_error,
-            "runs_on": machine_of(self.claim),
-            "interruption": self.shown_interruption,
-        }
-        return {"job_id": self.id} | shown | more
-
-    @property
-    def ending(self) -> str:
-        """How a job ended, in words that clients of both families know."""
-        return {"completed": "is completed", "failed": "has failed"}.get(
-            self.status, "was ended on request"
-        )
-
-    @property
-    def started_by(self) -> str | None:
-        """Who started it: a token's name, or `open` without one; addresses are not shown."""
-        return public_name(self.caller)
-
-    @property
-    def shown_error(self) -> str | None:
-        """The error as clients see it, without folders of the server."""
-        return None if self.error is None else without_server_paths(self.error)
-
-    @property
-    def shown_interruption(self) -> dict[str, str | None] | None:
-        """Why and when its last attempt ended before the job had; None: none has."""
-        if self.interruption is None:
-            return None
-        return {"at": self.interrupted_at, "reason": without_server_paths(self.interruption)}
-
-    @property
-    def seconds_left(self) -> float | None:
-        """The estimated seconds until a running job has ended; None: not known yet."""
-        if self.eta_seconds is None:
-            return None
-        passed = datetime.now(UTC) - datetime.fromisoformat(self.updated_at)
-        return round(max(0.0, self.eta_seconds - passed.total_seconds()), 1)
-
-    @property
-    def resumable(self) -> bool:
-        """Whether there is a checkpoint to resume from."""
-        return self.checkpoint > 0 or self.checkpoint_batch > 0
-
-    @property
-    def notes(self) -> list[str]:
-        """What its planning has to say: sentences."""
-        return [str(note) for note in self.recipe.get("notes") or ()]
-
-
-@event.listens_for(Job, "load")
-def _loaded(job: Job, context: QueryContext) -> None:
-    if (home := context.session.info.get(HOME)) is not None:
-        set_committed_value(job, "recipe", resolved(job.recipe, home))
-
-
-@event.listens_for(Job, "refresh")
-def _refreshed(job: Job, context: QueryContext, names: Collection[str] | None) -> None:
-    if names is None or "recipe" in names:
-        _loaded(job, context)
 
 
 class JobStore:
@@ -258,7 +105,7 @@ class JobStore:
             ValidationFailed: Several ids begin with it.
         """
         with self.database.read() as session:
-            return _row(session, job_id)
+            return find_job(session, job_id)
 
     def list(
         self,
@@ -285,7 +132,7 @@ class JobStore:
             query = query.where(Job.status.in_(statuses))
         with self.database.read() as session:
             if before is not None:
-                query = query.where(Job.number < _row(session, before).number)
+                query = query.where(Job.number < find_job(session, before).number)
             return list(session.scalars(query))
 
     def queued(self, limit: int, kinds: Collection[str] | None = None) -> tuple[Job, ...]:
@@ -414,7 +261,7 @@ class JobStore:
             Conflict: The job has ended.
         """
         with self.database.write() as session:
-            job = _row(session, job_id, lock=True)
+            job = find_job(session, job_id, lock=True)
             if job.is_final:
                 raise Conflict(
                     f"Job '{job.id}' {job.ending}; there is nothing to cancel. "
@@ -437,7 +284,7 @@ class JobStore:
             Conflict: The job has not ended, or a waiting job starts from its weights.
         """
         with self.database.write() as session:
-            job = _row(session, job_id, lock=True)
+            job = find_job(session, job_id, lock=True)
             if not job.is_final:
                 raise Conflict(
                     f"Job '{job.id}' is {job.status}. Cancel it first, or wait until it ends."
@@ -455,42 +302,8 @@ class JobStore:
             session.execute(delete(EpochRow).where(EpochRow.job_id == job.id))
             delete_log(session, job.id)
             session.delete(job)
-        with contextlib.suppress(VisionLoopError):  # `lost` finds them later
-            self._delete_objects(job.id)
-
-    def lost(self, min_age: float) -> Sequence[str]:
-        """With an object store: ids of jobs without a row that have files here, objects or a log.
-
-        They were deleted on another machine, or while the store could not be reached, or output of
-        their worker arrived late.
-
-        Args:
-            min_age: Age in seconds from which a folder is not one of a job that is being made.
-        """
-        trees = open_trees(self.database.settings)
-        if not trees.shared:
-            return []
-        found = {key.split("/")[1] for key in trees.list(JOBS)}
-        for folder in self._jobs.glob("*/"):
-            with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
-                old = time.time() - folder.stat().st_mtime > min_age
-                if old and JOB_ID.fullmatch(folder.name):
-                    found.add(folder.name)
-        with self.database.read() as session:  # after the files: each job had its row before them
-            found |= set(session.scalars(select(LogPiece.job_id).distinct()))
-            return sorted(found - set(session.scalars(select(Job.id))))
-
-    def delete_lost(self, job_id: str) -> None:
-        """Delete what is left of one of `lost`."""
-        with self.database.write() as session:
-            delete_log(session, job_id)
-        shutil.rmtree(self.folder(job_id), ignore_errors=True)
-        self._delete_objects(job_id)
-
-    def _delete_objects(self, job_id: str) -> None:
-        trees = open_trees(self.database.settings)
-        for key in trees.list(f"{JOBS}/{job_id}"):
-            trees.delete(key)
+        with contextlib.suppress(VisionLoopError):  # `lost_jobs` finds them later
+            delete_objects(self.database, job.id)
 
     # --- written by the worker
 
@@ -662,7 +475,7 @@ class JobStore:
         with self.database.write_rows() as session:
             moved = _execute(session, update(Job).where(*place).values(**values)) == 1
             if moved and values["status"] in FINAL:
-                self._notify(session, _row(session, job_id))
+                self._notify(session, find_job(session, job_id))
             return moved
 
     def _notify(self, session: Session, job: Job) -> None:
@@ -671,30 +484,9 @@ class JobStore:
         enqueue(session, addresses, job.id, job.status, job.to_json())
 
 
-def _row(session: Session, job_id: str, lock: bool = False) -> Job:
-    """The job that a client names: by its id, or by a unique beginning of it.
-
-    With `lock`, nobody else changes its row until the transaction ends.
-    """
-    job = session.scalar(_locked(select(Job).where(Job.id == job_id), lock))
-    if job is None and SHORT_ID.fullmatch(start := job_id.lower()):
-        # a range, because the index on the column does not serve LIKE
-        begins = (Job.id >= start, Job.id < start + "g")
-        found = only_match(start, list(session.scalars(select(Job.id).where(*begins))), "jobs")
-        if found:
-            job = session.scalar(_locked(select(Job).where(Job.id == found), lock))
-    if job is None:
-        raise JobNotFound(f"No job {job_id[:80]!r}. GET /jobs lists them; give an id, {RULE}.")
-    return job
-
-
 def _mine(job_id: str, claim: str) -> tuple[ColumnElement[bool], ...]:
     """The conditions under which a job is assigned to the worker with this claim."""
     return Job.id == job_id, Job.claim == claim, Job.status.in_(LIVE)
-
-
-def _locked(query: Select[Job], lock: bool) -> Select[Job]:
-    return query.with_for_update() if lock else query
 
 
 def _under(claim: str | None) -> tuple[ColumnElement[bool], ...]:

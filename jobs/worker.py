@@ -36,10 +36,11 @@ from files import delete_abandoned
 from jobs.claims import CLAIM_ENV
 from jobs.failures import DISK_FULL, LONGEST_OUTAGE, TRY_AGAIN, reason, spoken
 from jobs.handle import JobCancelled, JobInterrupted
+from jobs.job import Job
 from jobs.pace import Pace
 from jobs.processes import SIGNAL_EXIT, SIGNAL_SAVE_AND_EXIT
 from jobs.shared_folders import JobFolders
-from jobs.store import Job, JobStore
+from jobs.store import JobStore
 from models_store import ultralytics_env
 from models_store.registry import Registry
 from request_id import REQUEST_ID

@@ -10,8 +10,8 @@ from database import Base, State
 from dataset.shared.tables import SharedDataset
 from evaluation.store import EvaluationRow
 from jobs.epochs import EpochRow
-from jobs.shared_logs import LogPiece
-from jobs.store import Job
+from jobs.job import Job
+from jobs.logs.shared_logs import LogPiece
 from jobs.webhooks.deliveries import Delivery
 from models_store.decision_log import Decision
 from models_store.tables import PublishedModel

@@ -28,7 +28,8 @@ from formats.label_studio_marking import marking
 from formats.label_studio_names import training_names
 from inference.images import check_header
 from jobs.home_references import HOME
-from jobs.store import Job, JobStore
+from jobs.job import Job
+from jobs.store import JobStore
 from models_store.description import Task
 from models_store.registry import Registry
 from models_store.versions import ModelVersion

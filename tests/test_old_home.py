@@ -32,8 +32,9 @@ from api.app import create_app, with_middleware
 from database import Database
 from evaluation.recipe import EvaluationRecipe
 from jobs.claims import CLAIM_ENV
+from jobs.job import Job
 from jobs.processes import started_at
-from jobs.store import Job, JobStore
+from jobs.store import JobStore
 from models_store.registry import Registry
 from models_store.store import ModelStore
 from serving.gateway import Gateway

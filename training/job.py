@@ -16,7 +16,7 @@ from evaluation.store import EvaluationRow, EvaluationStore
 from inference.engine_files import served_letterbox
 from jobs.gpus import gpus_of
 from jobs.handle import JobHandle
-from jobs.store import Job
+from jobs.job import Job
 from models_store.decision_log import DecisionReason
 from models_store.registry import Registry, published
 from models_store.versions import ModelVersion

@@ -13,8 +13,9 @@ from typing import Any
 
 from database import Database
 from jobs.claims import CLAIM_ENV
+from jobs.job import Job
 from jobs.processes import SIGNAL_SAVE_AND_EXIT
-from jobs.store import Job, JobStore
+from jobs.store import JobStore
 from jobs.worker import claimed, exit_process, set_up_process
 from models_store import ultralytics_env
 from settings import get_settings

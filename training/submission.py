@@ -8,7 +8,8 @@ from typing import Any
 
 from dataset.store import Datasets
 from errors import BackendTimeout
-from jobs.store import Job, JobStore
+from jobs.job import Job
+from jobs.store import JobStore
 from models_store.registry import Registry
 from training.planning.plan import plan
 from training.planning.recipe import TrainingRequest, shown_config

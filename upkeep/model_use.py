@@ -9,7 +9,8 @@ from typing import Any
 from errors import Conflict, JobNotFound, NotFound
 from evaluation.promotion import GATE
 from evaluation.store import EvaluationStore
-from jobs.store import IDLE, Job, JobStore
+from jobs.job import IDLE, Job
+from jobs.store import JobStore
 from models_store.decision_log import DecisionReason
 from models_store.registry import Registry
 from models_store.versions import ModelVersion

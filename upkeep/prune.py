@@ -26,7 +26,10 @@ from evaluation.store import EvaluationStore
 from files import PARTIAL, delete_if_abandoned, is_abandoned, temporary_folders
 from home_paths import HomePaths
 from inference.cpu.engine_choice import choice_folder
-from jobs.store import FINAL, Job, JobStore
+from jobs.job import Job
+from jobs.lost_jobs import delete_lost_job, lost_jobs
+from jobs.states import FINAL
+from jobs.store import JobStore
 from models_store.decision_log import COMMAND, DecisionReason
 from models_store.registry import Registry
 from models_store.versions import ModelVersion
@@ -334,10 +337,10 @@ def _jobs(jobs: JobStore, limits: Limits) -> Iterator[Item | Kept]:
             continue
         what = f"{job.mode or job.kind}, {job.status} on {ended[:10]}"
         yield Item("jobs", job.id, freed_by(jobs.folder(job.id)), what, _call(jobs.delete, job.id))
-    for job_id in jobs.lost(max(MIN_AGE, limits.older_than.total_seconds())):
+    for job_id in lost_jobs(jobs.database, max(MIN_AGE, limits.older_than.total_seconds())):
         reason = "was deleted; these are copies on this machine, or objects in the store"
         freed = freed_by(jobs.folder(job_id))
-        yield Item("jobs", job_id, freed, reason, _call(jobs.delete_lost, job_id))
+        yield Item("jobs", job_id, freed, reason, _call(delete_lost_job, jobs.database, job_id))
 
 
 def _ended(jobs: JobStore) -> Iterator[Job]:

@@ -32,7 +32,8 @@ from files import (
 )
 from home_paths import SERVER_LOCK, UNFINISHED_RESTORE, HomePaths, unfinished_restore
 from jobs.finalizer import JobFinalizer, published_in
-from jobs.store import LIVE, JobStore
+from jobs.states import LIVE
+from jobs.store import JobStore
 from models_store.registry import Registry
 from models_store.store import ModelStore
 from settings import Settings

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, inspect, text
 
 from database import revision
-from jobs.store import FINAL
+from jobs.states import FINAL
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from dataset.shared import uploads
 from dataset.store import DatasetStore, open_datasets
 from disk_space import no_room_in
 from errors import DatasetInvalid, PayloadTooLarge, ValidationFailed
-from jobs.store import Job, JobStore
+from jobs.job import Job
+from jobs.store import JobStore
 from models_store.description import Task
 from models_store.registry import Registry
 

@@ -17,7 +17,7 @@ from api.job_control import view
 from evaluation.results import led
 from evaluation.store import EvaluationRow
 from jobs.changes import JobChanges
-from jobs.store import Job
+from jobs.job import Job
 from models_store.decision_log import Decision
 from models_store.tables import ModelEvent
 from serving.gateway import Gateway

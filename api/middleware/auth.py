@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from access.live_tokens import LiveTokens
     from access.sessions import BrowserSession
     from access.tokens import Token
-    from jobs.store import Job
+    from jobs.job import Job
 
 # Paths that need no token, for probes and browsers; none reveals anything about models.
 PROBES = frozenset({"/livez", "/readyz", "/healthz", "/health"})  # the last is X-AnyLabeling's

@@ -30,8 +30,8 @@ from api.thread_pool import slow_work
 from errors import NoFileUploaded, ValidationFailed
 from formats.annotation_tools import TOOLS
 from formats.annotations import FORMATS, Format
+from jobs.job import Job
 from jobs.states import MEANINGS, Status
-from jobs.store import Job
 from nesting import check_json_depth
 from serving.gateway import Gateway
 

@@ -31,8 +31,8 @@ from api.schemas import RequestFields, errors, form_body, json_request_body
 from api.thread_pool import slow_reads, slow_work
 from dataset import contact_sheet
 from dataset.report import report
+from jobs.job import Job
 from jobs.states import MEANINGS, Status
-from jobs.store import Job
 from models_store.description import Task
 from serving.gateway import Gateway
 from serving.gateways.one_process import OneAtATime

@@ -19,8 +19,9 @@ from api.schemas import errors
 from errors import ValidationFailed
 from evaluation.results import led
 from jobs.control import status_of
+from jobs.job import KINDS
 from jobs.states import MEANINGS, Status
-from jobs.store import KINDS, LISTED
+from jobs.store import LISTED
 from short_ids import RULE
 
 router = APIRouter(tags=[JOBS], dependencies=[Depends(require_use)])

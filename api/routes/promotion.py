@@ -32,7 +32,7 @@ from evaluation.promotion_request import (
     decide_promotion,
     preview_promotion,
 )
-from jobs.store import Job
+from jobs.job import Job
 from models_store.decision_log import Decision as LoggedDecision
 from models_store.decision_log import DecisionReason
 from models_store.registry import Registry

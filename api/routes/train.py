@@ -17,8 +17,8 @@ from api.schemas import errors, json_request_body
 from api.training_fields import Train, request_of
 from evaluation.results import led
 from jobs.control import status_of
+from jobs.job import Job
 from jobs.states import MEANINGS, Status
-from jobs.store import Job
 
 router = APIRouter(prefix="/train", tags=[TRAIN], dependencies=[Depends(require_use)])
 

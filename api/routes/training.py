@@ -22,10 +22,10 @@ from errors import ModelNotFound
 from evaluation.results import led
 from inference.device import device
 from jobs.control import status_of
+from jobs.job import Job
 from jobs.local_engine import slots
-from jobs.logs import read_last
+from jobs.logs.log_file import read_last
 from jobs.states import TASK_MEANINGS, TASK_STATUSES, TaskStatus
-from jobs.store import Job
 from serving.gateway import Gateway
 from training.planning.recipe import Mode
 

@@ -27,7 +27,7 @@ from api.tools.label_studio_annotations import (
 from disk_space import check_room
 from errors import ValidationFailed
 from formats.label_studio_config import check_size, parse_label_config
-from jobs.store import Job
+from jobs.job import Job
 from models_store.description import Task
 from models_store.names import suggest_name
 from models_store.versions import ModelVersion

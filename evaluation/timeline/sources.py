@@ -27,7 +27,7 @@ from evaluation.timeline.entry import (
 )
 from jobs.caller import public_name
 from jobs.home_references import resolved
-from jobs.store import Job
+from jobs.job import Job
 from models_store.decision_log import Decision
 from models_store.tables import ModelEvent
 from settings import Settings

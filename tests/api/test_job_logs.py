@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 from api.job_logs import events
-from jobs.logs import LogWriter
+from jobs.logs.log_file import LogWriter
 from tests.support.patience import PATIENCE, until
 from tests.support.training_app import Service
 

@@ -11,8 +11,8 @@ from api.app import create_app, with_middleware
 from api.routes.metrics import gauges
 from jobs.artifacts import note_best
 from jobs.finalizer import JobFinalizer
+from jobs.job import Job
 from jobs.states import SHARED
-from jobs.store import Job
 from settings import Settings
 from tests.support.dispatching import begin
 from tests.support.training_app import FORM, TASK, UNKNOWN, Service

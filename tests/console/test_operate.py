@@ -12,7 +12,8 @@ from playwright.sync_api import Locator, Page, expect
 from sqlalchemy import delete
 
 from database import Database
-from jobs.store import Job, JobStore
+from jobs.job import Job
+from jobs.store import JobStore
 from settings import Settings
 from tests.console.conftest import OpenConsole
 from tests.support.patience import PATIENCE, wait_until

@@ -24,7 +24,8 @@ from evaluation.store import EvaluationStore
 from evaluation.submission import EvaluationStores
 from inference.cpu.engine_choice import choice_folder, read_choice
 from jobs.handle import JobCancelled
-from jobs.store import Job, JobStore
+from jobs.job import Job
+from jobs.store import JobStore
 from models_store.decision_log import DecisionReason
 from models_store.export import export_onnx
 from models_store.registry import Registry

@@ -26,7 +26,8 @@ from evaluation.promotion_request import (
 from evaluation.store import REPORT, EvaluationStore
 from evaluation.submission import EvaluationStores
 from evaluation.target import EvaluationTarget
-from jobs.store import Job, JobStore
+from jobs.job import Job
+from jobs.store import JobStore
 from models_store.decision_log import DecisionReason
 from models_store.description import ONNX_FILE, WEIGHTS_FILE, record
 from models_store.registry import Registry

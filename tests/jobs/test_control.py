@@ -9,7 +9,8 @@ import pytest
 from errors import Conflict, JobNotFound
 from jobs.control import cancel, status_of, wait_for_end
 from jobs.finalizer import Published, dispatcher_lock
-from jobs.store import Job, JobStore
+from jobs.job import Job
+from jobs.store import JobStore
 from tests.support.dispatching import begin, submit
 from tests.support.patience import PATIENCE
 

@@ -15,9 +15,10 @@ from database import Database
 from errors import InsufficientStorage
 from jobs.dispatcher import Dispatcher
 from jobs.failures import DISK_FULL
+from jobs.job import Job
 from jobs.local_engine import Machine
 from jobs.processes import is_alive, marked
-from jobs.store import Job, JobStore
+from jobs.store import JobStore
 from settings import Settings
 from tests.support.dispatching import (
     SCATTERED,
@@ -282,7 +283,7 @@ def test_a_worker_that_the_system_does_not_start_is_started_later(
         async with dispatching(store, WAIT, machine=Machine(start=start)) as dispatcher:
             if broken == "thread":
                 threads = SimpleNamespace(Lock=threading.Lock, Thread=refused)
-                monkeypatch.setattr("jobs.logs.threading", threads)
+                monkeypatch.setattr("jobs.logs.log_file.threading", threads)
             started = await completed(store, dispatcher)
         log = log_of(store, started)
         assert log.count("The worker cannot be started yet: can't start it.") == 1

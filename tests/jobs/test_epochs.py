@@ -6,7 +6,8 @@ import math
 from datetime import UTC, datetime, timedelta
 
 from database import Database
-from jobs.store import Job, JobStore
+from jobs.job import Job
+from jobs.store import JobStore
 from jobs.worker import WorkerJob
 from tests.support.dispatching import CLAIM, begin
 

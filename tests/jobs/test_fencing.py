@@ -12,8 +12,9 @@ import pytest
 from database import Database
 from jobs.finalizer import JobFinalizer
 from jobs.handle import JobCancelled
+from jobs.job import Job
 from jobs.processes import is_alive
-from jobs.store import Job, JobStore
+from jobs.store import JobStore
 from jobs.worker import WorkerJob, run
 from models_store.description import ONNX_FILE, WEIGHTS_FILE
 from models_store.registry import Registry, published

@@ -10,7 +10,8 @@ import pytest
 from database import Database
 from errors import ValidationFailed
 from jobs.home_references import referring, resolved
-from jobs.store import JobStore, Kind
+from jobs.job import Kind
+from jobs.store import JobStore
 from settings import Settings
 from tests.support.two_machines import machine_settings
 

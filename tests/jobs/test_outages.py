@@ -17,8 +17,9 @@ from errors import StoreRefused, StoreUnavailable
 from jobs import worker
 from jobs.claims import CLAIM_ENV, HOST
 from jobs.failures import LONGEST_OUTAGE, TRY_AGAIN, pause_left, spoken
+from jobs.job import Job
 from jobs.shared_folders import JobFolders
-from jobs.store import Job, JobStore
+from jobs.store import JobStore
 from jobs.worker import WorkerJob, run
 from models_store.registry import Registry
 from tests.support.dispatching import CLAIM, begin, dispatching, log_of, story, submit

@@ -15,9 +15,10 @@ from jobs.control import status_of
 from jobs.dispatcher import Dispatcher
 from jobs.engine import SplitEngine
 from jobs.failures import DISK_FULL
+from jobs.job import Job
 from jobs.local_engine import LocalEngine
 from jobs.ray_engine import RayEngine, claim_of, shared_settings
-from jobs.store import Job, JobStore
+from jobs.store import JobStore
 from settings import Settings
 from tests.support.dispatching import log_of, story, submit
 from tests.support.fake_ray import NO_ROOM, TOKEN, FakeRay, fake_ray

@@ -18,8 +18,10 @@ from pydantic import SecretStr
 from database import Database
 from jobs.dispatcher import Dispatcher
 from jobs.failures import DISK_FULL
+from jobs.job import Job
 from jobs.ray_engine import RayEngine
-from jobs.store import LIVE, Job, JobStore
+from jobs.states import LIVE
+from jobs.store import JobStore
 from settings import Settings
 from tests.support.dispatching import log_of
 from tests.support.patience import PATIENCE, until

@@ -19,8 +19,9 @@ from database import Database
 from errors import StoreUnavailable
 from jobs import worker
 from jobs.artifacts import CHECKPOINTS, best_weights, note_best
+from jobs.logs.shared_logs import SharedLogs
+from jobs.lost_jobs import delete_lost_job, lost_jobs
 from jobs.shared_folders import JobFolders
-from jobs.shared_logs import SharedLogs
 from jobs.store import JobStore
 from settings import Settings
 from storage import object_trees
@@ -188,18 +189,19 @@ def test_what_is_left_of_a_deleted_job_is_found_and_deleted(tmp_path: Path, stor
 
             patch.setattr(type(trees), "list", unreachable)
             a.delete(gone.id)
-        assert a.lost(min_age=3600) == [gone.id]  # its object
-        b.delete_lost(gone.id)
+        assert lost_jobs(a.database, min_age=3600) == [gone.id]  # its object
+        delete_lost_job(b.database, gone.id)
         assert not b.folder(gone.id).exists()
         assert trees.list("jobs") == [f"jobs/{kept.id}/state-000001"]
         b.folder(gone.id).mkdir()
-        assert (b.lost(min_age=3600), b.lost(min_age=-60)) == ([], [gone.id])
+        assert lost_jobs(b.database, min_age=3600) == []
+        assert lost_jobs(b.database, min_age=-60) == [gone.id]
         assert b.folder(kept.id).exists()
-        b.delete_lost(gone.id)
+        delete_lost_job(b.database, gone.id)
         b.log_writer(gone.id).say("late output")
         shutil.rmtree(b.folder(gone.id))
-        assert b.lost(min_age=3600) == [gone.id]
-        b.delete_lost(gone.id)
+        assert lost_jobs(b.database, min_age=3600) == [gone.id]
+        delete_lost_job(b.database, gone.id)
         assert SharedLogs(a.database).size(gone.id) == 0
 
 
@@ -207,7 +209,7 @@ def test_without_a_store_no_job_is_lost(tmp_path: Path) -> None:
     store = JobStore(Database(Settings(home=tmp_path)))
     with closing(store.database):
         store.folder(JOB).mkdir(parents=True)
-        assert store.lost(min_age=-60) == []
+        assert lost_jobs(store.database, min_age=-60) == []
 
 
 @contextmanager

@@ -15,8 +15,9 @@ from sqlalchemy import inspect
 from database import Base, Database
 from errors import Conflict, JobNotFound, RateLimited, ValidationFailed
 from jobs.caller import CALLER
+from jobs.job import Job
 from jobs.states import FINAL, STATUSES, Status
-from jobs.store import Job, JobStore
+from jobs.store import JobStore
 from settings import Settings
 from tests.support.dispatching import CLAIM, begin
 from tests.support.patience import PATIENCE

@@ -13,9 +13,10 @@ from pydantic import SecretStr
 
 from errors import DatabaseBusy
 from jobs.dispatcher import Dispatcher
+from jobs.job import Job
+from jobs.logs.shared_logs import SharedLogs
 from jobs.ray_engine import RayEngine, claim_of
-from jobs.shared_logs import SharedLogs
-from jobs.store import Job, JobStore
+from jobs.store import JobStore
 from tests.support.dispatching import log_of, story, submit
 from tests.support.fake_ray import TOKEN, FakeRay, fake_ray
 from tests.support.patience import PATIENCE, until
@@ -145,7 +146,7 @@ def test_what_does_not_fit_while_the_database_is_away_is_read_again(
     two: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a, b = two
-    monkeypatch.setattr("jobs.shared_logs.MOST", 10)
+    monkeypatch.setattr("jobs.logs.shared_logs.MOST", 10)
     writer = a.log_writer("j")
     append, away = SharedLogs.append, threading.Event()
     away.set()

@@ -19,8 +19,9 @@ from disk_space import NO_ROOM
 from errors import DatabaseBusy, DatasetInvalid, InsufficientStorage
 from jobs.failures import DISK_FULL, TRY_AGAIN
 from jobs.handle import JobCancelled
+from jobs.job import Job
 from jobs.processes import SIGNAL_SAVE_AND_EXIT
-from jobs.store import Job, JobStore
+from jobs.store import JobStore
 from jobs.worker import WorkerJob, claimed, run
 from models_store.registry import Registry
 from settings import Settings

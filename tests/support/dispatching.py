@@ -11,9 +11,10 @@ import psutil
 
 from jobs.claims import HERE
 from jobs.dispatcher import Dispatcher
+from jobs.job import Job, Kind
 from jobs.local_engine import LocalEngine, Machine, Timing
 from jobs.processes import is_alive, marked
-from jobs.store import Job, JobStore, Kind
+from jobs.store import JobStore
 from settings import Settings
 from tests.support.patience import PATIENCE, until
 

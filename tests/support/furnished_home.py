@@ -17,7 +17,8 @@ from dataset.store import DatasetStore
 from evaluation.store import EvaluationRow, EvaluationStore
 from files import atomic_write
 from jobs.artifacts import CHECKPOINTS
-from jobs.store import Job, JobStore
+from jobs.job import Job
+from jobs.store import JobStore
 from models_store.registry import Registry
 from models_store.store import ModelStore
 from settings import Settings

@@ -12,8 +12,9 @@ import httpx
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
+from jobs.job import Job
 from jobs.processes import started_at
-from jobs.store import Job, JobStore
+from jobs.store import JobStore
 from serving.gateway import Gateway
 from tests.support.dispatching import CLAIM, begin
 

@@ -60,7 +60,7 @@ def machines(
 def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stores]:
     """The jobs of two machines, whose object store is not asked for anything."""
     none = open_trees(Settings(home=tmp_path / "none"))
-    for module in ("jobs.shared_folders", "jobs.store"):
+    for module in ("jobs.shared_folders", "jobs.lost_jobs"):
         monkeypatch.setattr(f"{module}.open_trees", lambda _: none)
     a, b = (
         JobStore(Database(machine_settings(tmp_path, name, "s3://bucket/none"))) for name in "ab"

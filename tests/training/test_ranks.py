@@ -18,9 +18,10 @@ from jobs import worker
 from jobs.claims import CLAIM_ENV
 from jobs.dispatcher import Dispatcher
 from jobs.handle import JobCancelled, JobInterrupted
+from jobs.job import Job
 from jobs.local_engine import LocalEngine, Timing
 from jobs.processes import marked
-from jobs.store import Job, JobStore
+from jobs.store import JobStore
 from jobs.worker import WorkerJob
 from models_store.registry import Registry
 from settings import get_settings

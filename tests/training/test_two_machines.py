@@ -15,9 +15,9 @@ from annotation.uploads.upload import add_upload
 from jobs.artifacts import best_weights
 from jobs.claims import CLAIM_ENV
 from jobs.finalizer import JobFinalizer
+from jobs.job import Job
 from jobs.processes import started_at
 from jobs.shared_folders import JobFolders
-from jobs.store import Job
 from models_store.ultralytics_env import environment
 from source_tree import ROOT, module_command, module_environment
 from tests.support.patience import PATIENCE, wait_until

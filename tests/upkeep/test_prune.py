@@ -19,7 +19,7 @@ from annotation.datasets import AnnotatedDatasets, batch_source
 from annotation.tables import AnnotatedDataset
 from files import PARTIAL, atomic_path
 from inference.cpu.engine_choice import choice_folder
-from jobs.store import Job
+from jobs.job import Job
 from monitoring.kept_images import KeptImages
 from monitoring.shadow_store import ShadowStore
 from settings import Settings, get_settings

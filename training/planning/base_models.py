@@ -21,8 +21,10 @@ from database import Database
 from dataset.allowed_roots import data_roots, is_inside, real_path
 from errors import Forbidden, InvalidModelFile, JobNotFound, ModelNotFound, ValidationFailed
 from jobs.artifacts import best_weights
+from jobs.job import SHORT_ID
+from jobs.lost_jobs import JOB_ID
 from jobs.shared_folders import JobFolders
-from jobs.store import JOB_ID, SHORT_ID, JobStore
+from jobs.store import JobStore
 from models_store.description import Family, Task
 from models_store.foreign.file_type import check_checkpoint
 from models_store.names import suggest_name

@@ -23,9 +23,11 @@ from errors import Conflict
 from evaluation.store import EvaluationRow, EvaluationStore
 from files import atomic_write, temporary_folder
 from home_paths import HomePaths
+from jobs.job import Job
+from jobs.logs.shared_logs import Chunk, SharedLogs, delete_log
+from jobs.lost_jobs import JOBS
 from jobs.shared_folders import JobFolders, kept_key, resumed_from, state_key
-from jobs.shared_logs import Chunk, SharedLogs, delete_log
-from jobs.store import FINAL, JOBS, Job
+from jobs.states import FINAL
 from models_store.names import split_tag
 from models_store.shared.model_trees import MODELS, PROMOTED, UNPUBLISHED, ModelTrees
 from models_store.shared.repair import card_of

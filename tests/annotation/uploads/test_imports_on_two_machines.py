@@ -12,7 +12,7 @@ from annotation.uploads.import_job import ImportRecipe, run_import, submit_impor
 from annotation.uploads.upload import UploadOptions
 from dataset.shared import uploads
 from dataset.shared.inputs import have_inputs
-from jobs.store import Job
+from jobs.job import Job
 from storage.place import open_trees
 from tests.support.correction_app import BEFORE, FRAMES, labels, packed, street
 from tests.support.trainer_job import RecordingJob

@@ -23,7 +23,7 @@ from database import Database
 from engines.job import run_export
 from engines.store import ExportStore
 from engines.submission import ExportRecipe
-from jobs.store import Job
+from jobs.job import Job
 from models_store.registry import Registry
 from models_store.store import ModelStore
 from serving.gateway import Gateway

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from jobs.logs import LogWriter
+from jobs.logs.log_file import LogWriter
 from tests.support.training_app import UNKNOWN, Service
 
 

@@ -20,7 +20,8 @@ from sqlalchemy import update
 
 from api.routes.jobs import JobView
 from database import Database
-from jobs.store import Job, JobStore
+from jobs.job import Job
+from jobs.store import JobStore
 from jobs.webhooks.deliveries import KEPT, NOT_SET, Delivery, DeliveryStore
 from jobs.webhooks.event import MAX_BODY, OMITTED, signature
 from jobs.webhooks.post import Answer, client, post

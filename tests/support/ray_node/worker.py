@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from jobs.handle import JobCancelled
-from jobs.store import Job
+from jobs.job import Job
 from jobs.worker import WorkerJob, exit_process, main
 from models_store.registry import Registry
 

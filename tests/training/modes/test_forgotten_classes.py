@@ -12,7 +12,7 @@ import pytest
 from evaluation.gate import default_gate
 from evaluation.html_report import page
 from evaluation.store import EvaluationStore, report_in
-from jobs.store import Job
+from jobs.job import Job
 from models_store.description import ONNX_FILE, Task
 from models_store.export import export_onnx
 from models_store.registry import Registry

@@ -16,7 +16,7 @@ from dataset.label_files import LabelRow
 from errors import ValidationFailed
 from evaluation.results import INCREMENTAL
 from evaluation.store import EvaluationStore
-from jobs.store import Job
+from jobs.job import Job
 from models_store.description import ONNX_FILE, Task
 from models_store.export import export_onnx
 from models_store.registry import Registry

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from evaluation.store import EvaluationStore
-from jobs.store import Job
+from jobs.job import Job
 from models_store.description import ONNX_FILE
 from models_store.registry import Registry
 from models_store.weights import load_model

@@ -17,7 +17,8 @@ from errors import (
     ValidationFailed,
 )
 from jobs.artifacts import note_best
-from jobs.store import Job, JobStore, Kind
+from jobs.job import Job, Kind
+from jobs.store import JobStore
 from models_store.description import ModelDescription, Preprocessing, Task
 from models_store.registry import Registry
 from models_store.store import ModelStore

@@ -21,7 +21,7 @@ from sqlalchemy import BigInteger, Index, LargeBinary, String, delete, func, sel
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from database import FAILURES, Base, Database
-from jobs.logs import LIMIT, LogWriter, Mark
+from jobs.logs.log_file import LIMIT, LogWriter, Mark
 
 DELAY = 1.0  # seconds for which a worker's output is gathered
 PIECES = 64  # that are in memory at a time

@@ -12,8 +12,8 @@ from sqlalchemy.event import listen
 
 from database import Database
 from errors import DatabaseBusy
-from jobs.logs import LogWriter, read_lines
-from jobs.shared_logs import Chunk, LogPiece, SharedLogs, SharedLogWriter
+from jobs.logs.log_file import LogWriter, read_lines
+from jobs.logs.shared_logs import Chunk, LogPiece, SharedLogs, SharedLogWriter
 from jobs.store import JobStore
 from settings import Settings
 from tests.support.patience import PATIENCE, wait_until

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.logs import LogWriter, clean, read_last, read_lines
+from jobs.logs.log_file import LogWriter, clean, read_last, read_lines
 
 STAMPED = re.compile(r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\] (.*)")
 
