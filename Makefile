@@ -21,7 +21,7 @@ PACKAGES := console/node_modules/.package-lock.json
 AT_ONCE := -n 2 --dist loadfile
 # What needs no server, training or export of a network.
 FAST := tests/formats tests/dataset tests/monitoring tests/api/middleware tests/jobs/test_store.py \
-  tests/jobs/test_logs.py tests/docs/test_links.py tests/test_errors.py tests/test_layers.py \
+  tests/jobs/logs/test_log_file.py tests/docs/test_links.py tests/test_errors.py tests/test_layers.py \
   tests/test_requirements.py tests/test_settings.py
 # Object stores to test with. moto disagrees with our packages, so they have an environment of their own.
 STORES := $(TOOLS)/store/bin
