@@ -63,6 +63,16 @@ async def launched(store: JobStore, ray: FakeRay, job: Job, attempt: int = 1) ->
     return claim
 
 
+@asynccontextmanager
+async def working(store: JobStore, ray: FakeRay) -> AsyncIterator[tuple[Dispatcher, Job, str]]:
+    """A dispatcher, and a job whose worker runs on the cluster, with its claim."""
+    job = submit(store)
+    async with dispatching(store, ray) as dispatcher:
+        claim = await launched(store, ray, job)
+        ray.run(claim)
+        yield dispatcher, job, claim
+
+
 def test_a_job_is_submitted_once_with_its_claim_and_without_secrets(
     store: JobStore, ray: FakeRay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,10 +196,7 @@ def test_a_full_disk_of_a_node_fails_the_job(store: JobStore, ray: FakeRay) -> N
 
 def test_a_cancelled_job_is_stopped_on_the_cluster(store: JobStore, ray: FakeRay) -> None:
     async def body() -> None:
-        job = submit(store)
-        async with dispatching(store, ray) as dispatcher:
-            claim = await launched(store, ray, job)
-            ray.run(claim)
+        async with working(store, ray) as (dispatcher, job, claim):
             store.request_cancel(job.id)
             assert (await dispatcher.finished(job.id)).status == "stopped"
         assert ray.stops == [claim]
@@ -255,10 +262,7 @@ def test_while_the_cluster_does_not_answer_nothing_is_settled(
     """A dead head leaves a dashboard that answers 500; a proxy before it may answer 404."""
 
     async def body() -> None:
-        job = submit(store)
-        async with dispatching(store, ray) as dispatcher:
-            claim = await launched(store, ray, job)
-            ray.run(claim)
+        async with working(store, ray) as (dispatcher, job, claim):
             ray.broken = True
             await asyncio.sleep(0.3)
             found = store.get(job.id)
@@ -273,10 +277,7 @@ def test_while_the_cluster_does_not_answer_nothing_is_settled(
 
 def test_a_cancel_arrives_once_the_cluster_answers_again(store: JobStore, ray: FakeRay) -> None:
     async def body() -> None:
-        job = submit(store)
-        async with dispatching(store, ray) as dispatcher:
-            claim = await launched(store, ray, job)
-            ray.run(claim)
+        async with working(store, ray) as (dispatcher, job, _):
             ray.broken = True
             store.request_cancel(job.id)
             await asyncio.sleep(0.8)

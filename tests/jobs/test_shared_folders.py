@@ -57,6 +57,12 @@ class Machine:
     def last(self) -> str:
         return (self.folder / CHECKPOINTS / "last.pt").read_text()
 
+    def attempt(self, number: int, epoch: int) -> None:
+        """Begin an attempt, train until an epoch and save it."""
+        self.folders.begin(JOB, number, resuming=number > 1)
+        self.train(epoch)
+        self.folders.save(JOB, number)
+
     @property
     def keys(self) -> list[str]:
         return [key.rpartition("/")[2] for key in open_trees(self.settings).list(f"jobs/{JOB}")]
@@ -82,9 +88,7 @@ def test_another_machine_has_what_was_saved(machine: Callable[[str], Machine]) -
 
 def test_the_machine_that_ran_it_last_keeps_what_it_has(machine: Callable[[str], Machine]) -> None:
     a = machine("a")
-    a.folders.begin(JOB, 1, resuming=False)
-    a.train(1)
-    a.folders.save(JOB, 1)
+    a.attempt(1, epoch=1)
     a.train(2)
     assert a.folders.begin(JOB, 2, resuming=True)
     assert a.last == "epoch 2"
@@ -94,12 +98,8 @@ def test_what_a_machine_has_of_an_older_attempt_is_replaced(
     machine: Callable[[str], Machine],
 ) -> None:
     a, b = machine("a"), machine("b")
-    a.folders.begin(JOB, 1, resuming=False)
-    a.train(1)
-    a.folders.save(JOB, 1)
-    b.folders.begin(JOB, 2, resuming=True)
-    b.train(5)
-    b.folders.save(JOB, 2)
+    a.attempt(1, epoch=1)
+    b.attempt(2, epoch=5)
     assert a.folders.begin(JOB, 3, resuming=True)
     assert a.last == "epoch 5"
 
@@ -108,12 +108,8 @@ def test_a_worker_that_was_given_up_does_not_replace_its_successors_checkpoint(
     machine: Callable[[str], Machine],
 ) -> None:
     a, b = machine("a"), machine("b")
-    a.folders.begin(JOB, 1, resuming=False)
-    a.train(1)
-    a.folders.save(JOB, 1)
-    b.folders.begin(JOB, 2, resuming=True)
-    b.train(2)
-    b.folders.save(JOB, 2)
+    a.attempt(1, epoch=1)
+    b.attempt(2, epoch=2)
     a.train(9)
     a.folders.save(JOB, 1)
     c = machine("c")
