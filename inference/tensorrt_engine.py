@@ -8,23 +8,18 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import tensorrt as trt
 import torch
 from filelock import FileLock
-from numpy.typing import NDArray
 from torch import Tensor
 
 from files import atomic_write
-from inference.cancellation import Halt
+from inference.gpu.engine import PipelineEngine
 from inference.gpu.pipeline import SLOTS, Pipeline
-from inference.postprocess import Found, Thresholds
-from inference.prediction import Float
-from inference.preprocess import MIN_STRIDE, Letterbox, LetterboxKind
+from inference.preprocess import MIN_STRIDE
 from models_store.description import ONNX_FILE, ModelDescription
 
 log = logging.getLogger("visionloop.inference")
@@ -34,15 +29,13 @@ INPUT = "images"
 LOGGER = trt.Logger(trt.Logger.WARNING)
 
 
-class TensorRTEngine:
+class TensorRTEngine(PipelineEngine):
     """A TensorRT engine with an execution context for each batch in flight.
 
     Its launches are few already, so they are not recorded as CUDA graphs.
     """
 
     backend = "tensorrt-cuda-fp16"
-    batched = True
-    letterbox: LetterboxKind = "rect"
 
     def __init__(self, description: ModelDescription, max_batch: int, plan: bytes) -> None:
         """`plan` is the engine as `build_plan` serialised it, for at most `max_batch` images."""
@@ -51,7 +44,7 @@ class TensorRTEngine:
         if self._engine is None:
             raise RuntimeError("TensorRT could not load the engine it built")
         # the engine's input is fp32; only its layers are in half precision
-        self._pipeline = Pipeline(
+        pipeline = Pipeline(
             [_Network(self._engine) for _ in range(SLOTS)],
             description,
             torch.device("cuda"),
@@ -59,26 +52,7 @@ class TensorRTEngine:
             max_batch,
             graphs=False,
         )
-        self.decodes = self._pipeline.decodes
-
-    def run(
-        self, pixels: NDArray[np.uint8], wide: bool = False, halt: Halt | None = None
-    ) -> tuple[Float, ...]:
-        if halt is not None:
-            halt.check()
-        return self._pipeline.run(pixels)
-
-    def detect(
-        self,
-        images: Sequence[Any],
-        places: Sequence[Letterbox],
-        wanted: Sequence[Thresholds],
-        halt: Halt | None = None,
-    ) -> list[Found]:
-        return self._pipeline.detect(images, places, wanted, halt)
-
-    def decode(self, jpegs: Sequence[bytes], places: Sequence[Letterbox]) -> list[Any]:
-        return self._pipeline.decode(jpegs, places)
+        super().__init__(pipeline)
 
 
 class _Network:

@@ -10,26 +10,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from inference.cancellation import Halt
 from inference.device import GPU_BATCH
+from inference.gpu.engine import PipelineEngine
 from inference.gpu.pipeline import SLOTS, Pipeline
-from inference.postprocess import Found, Thresholds
-from inference.prediction import Float
-from inference.preprocess import Letterbox, LetterboxKind
 from models_store.export import ServingModule
 from models_store.weights import load_model
 
 
-class TorchEngine:
+class TorchEngine(PipelineEngine):
     """A PyTorch module in channels-last memory format, with two batches in flight."""
-
-    batched = True
-    letterbox: LetterboxKind = "rect"
 
     def __init__(
         self,
@@ -60,7 +52,7 @@ class TorchEngine:
         serving = serving.to(memory_format=torch.channels_last)
         for parameter in serving.parameters():
             parameter.requires_grad_(False)
-        self._pipeline = Pipeline(
+        pipeline = Pipeline(
             [_Network(_sharing_weights(serving)) for _ in range(SLOTS)],
             description,
             where,
@@ -69,26 +61,7 @@ class TorchEngine:
             graphs=device == "cuda" if graphs is None else graphs,
             decodes=decodes,
         )
-        self.decodes = self._pipeline.decodes
-
-    def run(
-        self, pixels: NDArray[np.uint8], wide: bool = False, halt: Halt | None = None
-    ) -> tuple[Float, ...]:
-        if halt is not None:
-            halt.check()
-        return self._pipeline.run(pixels)
-
-    def detect(
-        self,
-        images: Sequence[Any],
-        places: Sequence[Letterbox],
-        wanted: Sequence[Thresholds],
-        halt: Halt | None = None,
-    ) -> list[Found]:
-        return self._pipeline.detect(images, places, wanted, halt)
-
-    def decode(self, jpegs: Sequence[bytes], places: Sequence[Letterbox]) -> list[Any]:
-        return self._pipeline.decode(jpegs, places)
+        super().__init__(pipeline)
 
 
 def _sharing_weights(module: nn.Module) -> nn.Module:
