@@ -41,7 +41,7 @@ from settings import Settings
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0019"  # the newest revision in `migrations/versions`
+HEAD = "0020"  # the newest revision in `migrations/versions`
 MIGRATING = "migrating"  # in place of a revision, while `visionloop migrate` fills the database
 BEFORE_ALEMBIC = 3  # versions without Alembic refuse a schema number from this one on
 BUSY_TIMEOUT = 30.0  # seconds that a job or command waits while the SQLite file is locked

@@ -28,6 +28,7 @@ class Draft(Base):
     base: Mapped[str] = mapped_column(String(32))  # `form.base_of` what it was drawn on
     name: Mapped[str] = mapped_column(Text, default="")  # the image's path as users know it
     objects: Mapped[list[Any]] = mapped_column(JSON)  # in the console's form
+    object_count: Mapped[int] = mapped_column(default=0, server_default="0")
     reason: Mapped[str] = mapped_column(Text, default="")  # why the image was skipped
     created_at: Mapped[str] = mapped_column(String(40), default=now)
     updated_at: Mapped[str] = mapped_column(String(40), default=now)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, get_args
 
-from sqlalchemy import delete, select
+from sqlalchemy import ColumnElement, Row, delete, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -18,6 +18,8 @@ from errors import NotFound, PreconditionFailed
 
 DraftState = Literal["draft", "accepted", "skipped"]
 STATES: tuple[DraftState, ...] = get_args(DraftState)
+NEWEST = (Draft.updated_at.desc(), Draft.content, Draft.author)
+WITHOUT_OBJECTS = tuple(column for column in Draft.__table__.columns if column.key != "objects")
 ANY = "*"  # in place of a version: whichever the newest is
 ANSWERS_DAYS = 30  # for so long a repeated commit is answered as the first
 MAX_REPLACED = 50  # bases that are remembered of an author's commits in a row
@@ -55,6 +57,23 @@ class Drawn:
     base: str
     reason: str = ""
     name: str = ""
+
+
+@dataclass(frozen=True)
+class DraftPage:
+    """The first of some drafts, and how many there are.
+
+    Attributes:
+        rows: The columns of `Draft` but its objects, the newest change first.
+        counts: Author and state → number of drafts.
+    """
+
+    rows: Sequence[Row[Any]]
+    counts: Mapping[tuple[str, str], int]
+
+    @property
+    def total(self) -> int:
+        return sum(self.counts.values())
 
 
 class DraftStore:
@@ -114,6 +133,7 @@ class DraftStore:
             found.version = secrets.token_hex(8)
             found.state, found.base, found.reason = drawn.state, drawn.base, drawn.reason
             found.objects, found.name = list(drawn.objects), drawn.name
+            found.object_count = len(drawn.objects)
             found.updated_at = now()
         return found
 
@@ -136,17 +156,27 @@ class DraftStore:
         state: DraftState | None = None,
         content: str | None = None,
     ) -> list[Draft]:
-        """The drafts of a dataset, the newest change first."""
-        query = select(Draft).where(Draft.dataset_id == dataset_id)
-        if author is not None:
-            query = query.where(Draft.author == author)
-        if state is not None:
-            query = query.where(Draft.state == state)
-        if content is not None:
-            query = query.where(Draft.content == content)
-        order = (Draft.updated_at.desc(), Draft.content, Draft.author)
+        """The drafts of a dataset with their objects, the newest change first."""
+        query = select(Draft).where(*_chosen(dataset_id, author, state, content))
         with self.database.read() as session:
-            return list(session.scalars(query.order_by(*order)))
+            return list(session.scalars(query.order_by(*NEWEST)))
+
+    def page(
+        self,
+        dataset_id: str,
+        limit: int,
+        author: str | None = None,
+        state: DraftState | None = None,
+        content: str | None = None,
+    ) -> DraftPage:
+        """The first drafts of a dataset without their objects, which are many megabytes."""
+        chosen = _chosen(dataset_id, author, state, content)
+        first = select(*WITHOUT_OBJECTS).where(*chosen).order_by(*NEWEST).limit(limit)
+        count = select(Draft.author, Draft.state, func.count()).where(*chosen)
+        with self.database.read() as session:
+            rows = session.execute(first).all()
+            found = session.execute(count.group_by(Draft.author, Draft.state)).all()
+        return DraftPage(rows, {(author, state): number for author, state, number in found})
 
     def contents(self, dataset_id: str) -> frozenset[str]:
         """SHA-256 of the images of a dataset of which somebody has a draft."""
@@ -209,6 +239,17 @@ class DraftStore:
             for table in (DraftCommit, CommittedDraft):
                 old = table.created_at < oldest.isoformat(timespec="milliseconds")
                 session.execute(delete(table).where(old))
+
+
+def _chosen(
+    dataset_id: str, author: str | None, state: DraftState | None, content: str | None
+) -> list[ColumnElement[bool]]:
+    """The conditions on drafts of a dataset; None: whichever."""
+    asked = ((Draft.author, author), (Draft.state, state), (Draft.content, content))
+    return [
+        Draft.dataset_id == dataset_id,
+        *(column == value for column, value in asked if value is not None),
+    ]
 
 
 def _row(session: Session, place: Place, lock: bool = False) -> Draft | None:

@@ -9,13 +9,14 @@ from typing import Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, Field
+from sqlalchemy import Row
 
 from annotation.corrections.submission import CorrectionPolicy, CorrectionSubmission
-from annotation.draft_tables import Draft as Row
+from annotation.draft_tables import Draft
 from annotation.drafts.commit import CommitRequest, DraftCommitter
 from annotation.drafts.drawing import Drawer
 from annotation.drafts.image_state import ImageReader
-from annotation.drafts.store import ANY, DraftStore, Drawn, Place
+from annotation.drafts.store import ANY, STATES, DraftStore, Drawn, Place
 from api.accounting import Corrected
 from api.console.author import AuthorDep
 from api.console.image_annotations import read_image
@@ -178,7 +179,7 @@ def _place(dataset_id: str, content: str, author: str) -> Place:
     return Place(dataset_id, content, author)
 
 
-def _summary(row: Row, author: str) -> dict[str, Any]:
+def _summary(row: Draft | Row[Any], author: str) -> dict[str, Any]:
     return {
         "dataset_id": row.dataset_id,
         "content": row.content,
@@ -188,14 +189,14 @@ def _summary(row: Row, author: str) -> dict[str, Any]:
         "state": row.state,
         "etag": f'"{row.version}"',
         "base": row.base,
-        "object_count": len(row.objects),
+        "object_count": row.object_count,
         "reason": row.reason,
         "created_at": row.created_at,
         "updated_at": row.updated_at,
     }
 
 
-def _answer(response: Response, row: Row, author: str) -> dict[str, Any]:
+def _answer(response: Response, row: Draft, author: str) -> dict[str, Any]:
     response.headers["ETag"] = f'"{row.version}"'
     response.headers["Cache-Control"] = "no-store"
     return _summary(row, author) | {"objects": row.objects}
@@ -322,13 +323,12 @@ async def list_drafts(
 
     def read() -> dict[str, Any]:
         gateway.datasets.get(dataset_id)
-        found = store.list(dataset_id, author if mine else None, state, content)
-        own = [row.state for row in found if row.author == author]
+        found = store.page(dataset_id, limit, author if mine else None, state, content)
         return {
             "dataset_id": dataset_id,
-            "counts": {name: own.count(name) for name in ("draft", "accepted", "skipped")},
-            "drafts": [_summary(row, author) for row in found[:limit]],
-            "total": len(found),
+            "counts": {name: found.counts.get((author, name), 0) for name in STATES},
+            "drafts": [_summary(row, author) for row in found.rows],
+            "total": found.total,
         }
 
     return await asyncio.to_thread(read)

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from tests.support.correction_app import state
 from tests.support.drafting import (
@@ -103,6 +104,30 @@ def test_each_person_has_a_draft_of_their_own(service: Service, frames: str) -> 
     assert drafts(service, frames, content=IMAGES[1])["total"] == 0
     other = service.get(path_of(frames), params={"of": BOB_NAME}, headers=ALICE)
     assert [one["label"] for one in other["objects"]] == ["dog"]
+
+
+def test_lists_of_drafts_do_not_read_their_objects(service: Service, frames: str) -> None:
+    put(service, frames, ONE, [shape(), shape("dog", id="s2")], ALICE | NEW)
+    put(service, frames, IMAGES[1], [], ALICE | NEW)
+    put(service, frames, IMAGES[2], [shape()], BOB | NEW)
+    read: list[str] = []
+
+    def note(_c: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        read.append(statement)
+
+    engine = service.gateway.registry.database.engine
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        found = drafts(service, frames, limit=2)
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
+    assert [one["object_count"] for one in found["drafts"]] == [1, 0]
+    assert (found["total"], found["counts"]["draft"]) == (3, 2)
+    of_drafts = [one for one in read if "annotation_drafts" in one]
+    assert of_drafts
+    assert not [one for one in of_drafts if "annotation_drafts.objects" in one]
+    mine = drafts(service, frames, content=ONE)["drafts"]
+    assert [one["object_count"] for one in mine] == [2]
 
 
 def test_a_draft_is_discarded_by_who_has_seen_it(service: Service, frames: str) -> None:
