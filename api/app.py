@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from functools import cache, partial
 from types import MappingProxyType
@@ -12,7 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.middleware.errors import Errors, answer, server_folders, shown_path
 from disk_space import no_room
@@ -127,9 +128,35 @@ class LateBoundApp:
             await _not_allowed(inner, [self.native[scope["path"]]])(inner, receive, send)
             return
         try:
-            await self.app(inner, receive, send)
+            if scope["method"] == "HEAD":
+                await _without_stream(self.app, inner, receive, send)
+            else:
+                await self.app(inner, receive, send)
         finally:  # the request metrics read this
             scope["route"] = inner.get("route")
+
+
+async def _without_stream(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer HEAD as GET; of a stream of events only the head, as the stream would go on."""
+    over = asyncio.get_running_loop().create_future()
+
+    async def head_alone(message: Message) -> None:
+        await send(message)
+        kind = dict(message.get("headers", ())).get(b"content-type", b"")
+        if message["type"] == "http.response.start" and kind.startswith(b"text/event-stream"):
+            await send({"type": "http.response.body"})
+            over.set_result(None)
+            await asyncio.Event().wait()  # until it is cancelled
+
+    running = asyncio.ensure_future(app(scope, receive, head_alone))
+    try:
+        await asyncio.wait((running, over), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        if not running.done():
+            running.cancel()
+            await asyncio.wait((running,))
+    if not over.done():
+        await running
 
 
 def create_app(gateway: Gateway) -> FastAPI:
