@@ -131,7 +131,8 @@ class Settings(BaseSettings):
     rate_limit: float = Field(
         0,
         ge=0,
-        description="Most requests per second and client, each with up to 32 images; 0: no limit",
+        description="Most requests per second and client, each with up to 32 images; 0: no limit. "
+        "Images that pages load count apart, a hundred as one",
     )
     max_connections: int = Field(
         1000, ge=0, description="Most open connections per client address; 0: no limit"

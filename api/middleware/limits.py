@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
@@ -64,6 +65,11 @@ class PathTable(dict[str, Value]):
 
 
 PROBES = frozenset({"/livez", "/readyz", "/healthz"})
+IMAGES = re.compile(  # what pages show many of at once, ready made or kept
+    r"/api/datasets/[^/]+/(images|pictures)/[0-9a-f]{64}|/api/annotation/kept/[^/]+"
+    r"|/metrics/[^/]+/(plots|worst)/[^/]+"
+)
+IMAGES_AS_ONE = 100  # images count as one other request
 TOGETHER = 512 * 1024**2  # maximum bytes of all request bodies in memory
 JSON_WEIGHT = 4  # a body of JSON is in memory as bytes, as text, decoded, and sent to a runner
 CLIENT_SHARE = 0.5  # of these bytes for one client, by its token and address
@@ -288,6 +294,9 @@ async def _refuse(
 class RateLimit:
     """ASGI middleware that allows each caller `rate` requests per second; 0: no limit.
 
+    Images that pages show are counted apart, IMAGES_AS_ONE times as many: whoever scrolls through
+    a list of images can still do everything else.
+
     `folder`: where several gateway processes count together; None: there is only this one.
     """
 
@@ -296,6 +305,7 @@ class RateLimit:
         self.rate = rate
         share = Fraction(rate).limit_denominator(60) if rate >= 1 else Fraction(1, _seconds(rate))
         self.item = RateLimitItemPerSecond(share.numerator, share.denominator)
+        self.images = RateLimitItemPerSecond(share.numerator * IMAGES_AS_ONE, share.denominator)
         self.limiter = MovingWindowRateLimiter(MemoryStorage())
         self.shared = SharedWindow(folder, share.numerator, share.denominator) if folder else None
 
@@ -303,27 +313,32 @@ class RateLimit:
         if scope["type"] != "http" or not self.rate or scope["path"] in PROBES:
             await self.app(scope, receive, send)
             return
-        error = self.count(exchange(scope).client)
+        is_image = scope["method"] in ("GET", "HEAD") and IMAGES.fullmatch(scope["path"])
+        error = self.count(exchange(scope).client, images=is_image is not None)
         if error is None:
             await self.app(scope, receive, send)
         else:
             await answer(scope, error)(scope, receive, send)
 
-    def count(self, client: str) -> VisionLoopError | None:
+    def count(self, client: str, images: bool = False) -> VisionLoopError | None:
         """Count a request of `client`. Returns an error if it exceeds the rate, else None."""
         if not self.rate:
             return None
+        item, times, what = self.item, 1, "requests"
+        if images:
+            item, times, what = self.images, IMAGES_AS_ONE, "images"
+            client = f"{client} images"
         if self.shared is not None:
-            wait = self.shared.hit(client)
-        elif self.limiter.hit(self.item, client):
+            wait = self.shared.hit(client, times)
+        elif self.limiter.hit(item, client):
             wait = 0.0
         else:
-            wait = self.limiter.get_window_stats(self.item, client).reset_time - memory.time.time()
+            wait = self.limiter.get_window_stats(item, client).reset_time - memory.time.time()
             wait = max(wait, 0.001)
         if not wait:
             return None
         return RateLimited(
-            f"You sent more than {self.rate:g} requests per second. Send fewer.", max(wait, 1)
+            f"You sent more than {self.rate * times:g} {what} per second. Send fewer.", max(wait, 1)
         )
 
 

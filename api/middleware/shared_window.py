@@ -30,15 +30,20 @@ class SharedWindow:
         self._seconds = seconds
         self._connection: sqlite3.Connection | None = None
 
-    def hit(self, client: str) -> float:
-        """Count a request, if it is allowed. Returns 0, or after how many seconds one is."""
+    def hit(self, client: str, times: int = 1) -> float:
+        """Count a request, if it is allowed. Returns 0, or after how many seconds one is.
+
+        Args:
+            client: Who sent it.
+            times: So many times as many requests are allowed as of others.
+        """
         try:
-            return self._hit(client)
+            return self._hit(client, self._most * times)
         except sqlite3.Error as error:  # a limit that cannot be looked up must not end the service
             log.error("The rate of requests cannot be counted, and is not limited: %s", error)
             return 0.0
 
-    def _hit(self, client: str) -> float:
+    def _hit(self, client: str, most: int) -> float:
         if self._connection is None:
             self._connection = self._open()
         now = time.monotonic()  # the same in all processes of a machine
@@ -49,7 +54,7 @@ class SharedWindow:
                 "SELECT COUNT(*), MIN(moment) FROM hits WHERE client = ?", (client,)
             )
             count, oldest = found.fetchone()
-            if count >= self._most:
+            if count >= most:
                 return float(max(oldest + self._seconds - now, 0.001))
             database.execute("INSERT INTO hits VALUES (?, ?)", (client, now))
         return 0.0

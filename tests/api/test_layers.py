@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -248,6 +248,33 @@ def test_a_caller_above_the_rate_waits_and_others_do_not(call: Call) -> None:
     assert call(app, "GET", "/readyz", headers=mine).status_code == 200
 
 
+IMAGES = (
+    f"/api/datasets/shapes-1/images/{'a' * 64}",
+    f"/api/datasets/shapes-1/pictures/{'b' * 64}",
+    "/api/annotation/kept/5f",
+    "/metrics/x:1/worst/3.jpg",
+)
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_images_that_pages_load_do_not_count_as_requests(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, together: bool
+) -> None:
+    monkeypatch.setattr("serving.gateways.peers.shared_folder", lambda _: tmp_path)
+    monkeypatch.setattr("api.middleware.limits.IMAGES_AS_ONE", 4)
+    if not together:
+        monkeypatch.setattr("serving.gateways.peers.shared_folder", lambda _: None)
+    app = behind(PlainTextResponse("ok"), rate_limit=0.05)
+    assert [call(app, "GET", path).status_code for path in IMAGES] == [200] * 4
+    assert call(app, "GET", "/models").status_code == 200, "scrolling locks nobody out"
+    assert [call(app, "POST", IMAGES[0]).status_code, call(app, "GET", "/x").status_code] == [
+        429
+    ] * 2
+    refused = call(app, "GET", IMAGES[0])
+    assert refused.status_code == 429, "images have a limit, too"
+    assert "images per second" in refused.json()["message"]
+
+
 def test_a_clock_that_is_set_back_refuses_nobody(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -324,6 +351,31 @@ def test_head_is_measured_under_its_route(call: Call) -> None:
     before = counted("/page/{name}"), counted(UNMATCHED)
     assert call(behind(door), "HEAD", "/page/a").status_code == 200
     assert (counted("/page/{name}"), counted(UNMATCHED)) == (before[0] + 1, before[1])
+
+
+def test_head_of_a_stream_of_events_ends_at_once_and_leaves_nothing_running() -> None:
+    async def stream() -> StreamingResponse:
+        async def events() -> AsyncIterator[str]:
+            while True:
+                yield ": begun\n\n"
+                await asyncio.sleep(0.01)
+
+        return StreamingResponse(events(), media_type="text/event-stream")
+
+    async def story() -> None:
+        app = FastAPI()
+        app.get("/events")(stream)
+        door = LateBoundApp()
+        door.app = app
+        transport = httpx.ASGITransport(app=door)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            async with asyncio.timeout(PATIENCE):
+                answer = await client.head("/events")
+        assert (answer.status_code, answer.content) == (200, b"")
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        assert len(asyncio.all_tasks()) == 1
+
+    asyncio.run(story())
 
 
 def test_the_front_page_names_the_address_it_was_reached_at(call: Call, tmp_path: Path) -> None:
