@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
@@ -50,6 +51,28 @@ class Parser(argparse.ArgumentParser):
             near = get_close_matches(found[1], re.findall(r"[\w-]+", found[2]), 1)
             message += f". Did you mean {near[0]!r}?" if near else ""
         super().error(message)
+
+
+def existing(path: Path, expected: str) -> Path:
+    """A path that a user named, if it is there. Raises FileNotFoundError in words if it is not.
+
+    Args:
+        path: The path.
+        expected: What it is to be.
+    """
+    if path.exists():
+        return path
+    where = "" if path.is_absolute() else f" in {Path.cwd()}"
+    raise FileNotFoundError(f"There is no {path}{where}. Name {expected}.")
+
+
+def said(error: OSError) -> str:
+    """What a failed call of the system says, in words, with the file that it is about."""
+    if error.filename is None:
+        return str(error)
+    if isinstance(error, FileNotFoundError):
+        return f"There is no file or folder {error.filename}."
+    return f"{error.filename}: {error.strerror}."
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
@@ -131,7 +154,7 @@ def on_database(command: Callable[[Database], object], verbose: bool = False) ->
     except BrokenPipeError:  # `run` ends the command
         raise
     except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {said(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

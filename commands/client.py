@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 
 from files import atomic_path
-from shell import Parser
+from shell import Parser, said
 
 URL = "http://127.0.0.1:3000"
 LOCAL = ("127.0.0.1", "localhost", "::1")
@@ -207,7 +207,7 @@ def run_command(options: argparse.Namespace, interrupted: str) -> int:
     except BrokenPipeError:  # `shell.run` ends the command
         raise
     except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {said(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)

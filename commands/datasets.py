@@ -16,7 +16,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from commands.client import WHERE, Command, Refused, Server, address, run_command
-from shell import Parser, columns, run, size
+from shell import Parser, columns, existing, run, size
 
 PROG = "python -m commands.datasets"
 DATASET_HELP = "id of the dataset"
@@ -72,7 +72,8 @@ def upload(server: Server, options: argparse.Namespace) -> int:
 
     fields = {"name": options.name, "task": options.task}
     sent = {name: value for name, value in fields.items() if value}
-    given, name = options.file, options.file.name
+    given = existing(options.file, "a zip, a folder or a data.yaml with its images")
+    name = given.name
     with contextlib.ExitStack() as stack:
         if given.is_dir() or (given.is_file() and given.suffix.lower() in YAML):
             package = stack.enter_context(packed(given))

@@ -24,7 +24,7 @@ from models_store.pretrained.fetch import fetch, require_allowed, with_remedy
 from models_store.registry import Registry
 from models_store.seed import seed
 from models_store.versions import ModelVersion
-from shell import Parser, columns, on_database, print_json, run
+from shell import Parser, columns, existing, on_database, print_json, run
 
 PROG = "python -m models_store"
 AddCommand = Callable[[str, Any, str], argparse.ArgumentParser]  # name, function, description
@@ -214,7 +214,7 @@ def _show(registry: Registry, options: argparse.Namespace) -> None:
 def _import(registry: Registry, options: argparse.Namespace) -> None:
     model = import_model(
         registry,
-        options.file,
+        existing(options.file, "a checkpoint (.pt or .pth)"),
         name=options.name,
         family=options.family,
         names=_class_names(options.names),
@@ -277,7 +277,8 @@ def _class_names(text: str | None) -> list[str] | None:
     if text is None:
         return None
     if text.startswith("@"):
-        lines = Path(text[1:]).read_text(encoding="utf-8").splitlines()
+        file = existing(Path(text[1:]), "a file with one class name per line")
+        lines = file.read_text(encoding="utf-8").splitlines()
         return [line.strip() for line in lines if line.strip()]
     return [name.strip() for name in text.split(",")]
 
@@ -335,7 +336,8 @@ def _delete(registry: Registry, options: argparse.Namespace) -> None:
 
 
 def _import_archive(registry: Registry, options: argparse.Namespace) -> None:
-    model = import_archive(registry, options.file, name=options.name, promote=options.promote)
+    file = existing(options.file, "an archive that `models export --format archive` wrote")
+    model = import_archive(registry, file, name=options.name, promote=options.promote)
     _record(registry, "import-archive", model.id, _imported(options))
     _print(model, options)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from shell import CLOSED_PIPE, age, columns
+from shell import CLOSED_PIPE, age, columns, said
 
 ROOT = Path(__file__).parents[1]
 LONG = """
@@ -34,6 +34,18 @@ def test_columns_are_aligned_and_lines_have_no_trailing_spaces() -> None:
 def test_an_age_has_its_largest_unit(passed: float, shown: str) -> None:
     now = datetime(2026, 11, 21, 12, tzinfo=UTC)
     assert age((now - timedelta(seconds=passed)).isoformat(), now) == shown
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (FileNotFoundError(2, "No such file", "/a"), "There is no file or folder /a."),
+        (PermissionError(13, "Permission denied", "/a"), "/a: Permission denied."),
+        (OSError("the disk is gone"), "the disk is gone"),
+    ],
+)
+def test_failures_of_the_system_are_said_in_words(error: OSError, words: str) -> None:
+    assert said(error) == words
 
 
 def test_a_closed_pipe_ends_a_command_without_a_traceback() -> None:

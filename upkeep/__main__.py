@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from errors import ValidationFailed, VisionLoopError
 from settings import Settings, get_settings, refusals
-from shell import Parser, columns, run, size
+from shell import Parser, columns, run, said, size
 from upkeep.kinds import DAYS, KEEP, MEANING
 
 BACKUP_HELP = "folder or .zip that `backup` wrote"
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m upkeep")
     except OSError as error:
         from disk_space import NO_ROOM, is_disk_full
 
-        print(f"error: {NO_ROOM if is_disk_full(error) else error}", file=sys.stderr)
+        print(f"error: {NO_ROOM if is_disk_full(error) else said(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -141,7 +141,10 @@ def test_what_cannot_be_trained_on_is_code_1(command: Command, tmp_path: Path) -
         ("datasets check /etc", "outside the folders this server may read"),
         ("datasets check /etc", " From here: visionloop datasets upload /etc"),
         ("datasets check signs.zip", f"There is no file signs.zip in {Path.cwd()}; the server"),
-        ("datasets upload /nowhere.zip", "No such file or directory"),
+        (
+            "datasets upload /nowhere.zip",
+            "There is no /nowhere.zip. Name a zip, a folder or a data",
+        ),
         (
             "training start regular --data signs.zip",
             f"There is no file signs.zip in {Path.cwd()}; ",
