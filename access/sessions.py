@@ -121,6 +121,12 @@ class SessionStore:
                 raise_generation(session)
         return count
 
+    def end_all(self) -> None:
+        """End every session, for a database that was restored: some of these were ended since."""
+        with self.database.write() as session:
+            session.execute(delete(AccessSession))
+            raise_generation(session)
+
     def prune(self) -> int:
         """Remove the sessions that have expired. Returns their number."""
         with self.database.write() as session:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from access.sessions import SessionStore
 from database import MIGRATING, Database, client_errors, known_revisions, revision
 from disk_space import MIB, free_bytes
 from errors import Conflict, DatabaseDamaged, Forbidden, InsufficientStorage, ValidationFailed
@@ -314,7 +315,7 @@ def _private_folder(folder: Path) -> None:
 
 
 def _prepared(settings: Settings, store: ModelStore, staged: Path, header: Header) -> int:
-    """Migrate the database, replace its folders, and requeue the jobs that were running.
+    """Migrate the database, replace its folders, end sessions, and requeue jobs that were running.
 
     Returns the number of values whose folder was replaced.
     """
@@ -327,6 +328,7 @@ def _prepared(settings: Settings, store: ModelStore, staged: Path, header: Heade
     there = settings.model_copy(update={"home": staged, "database_url": None})
     database = Database(there)
     try:
+        SessionStore(database).end_all()
         jobs = JobStore(database)
         registry = Registry(database, store)
         finalizer = JobFinalizer(jobs, settings.train_attempts, published_in(registry))

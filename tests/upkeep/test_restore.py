@@ -20,6 +20,7 @@ import pytest
 from filelock import FileLock
 from sqlalchemy import text
 
+from access.sessions import SessionStore, all_sessions
 from database import Database
 from errors import Conflict, InsufficientStorage, ValidationFailed, VisionLoopError
 from files import sha256_of
@@ -83,6 +84,20 @@ def test_paths_in_the_database_are_those_of_the_new_place(
     assert str(source.settings.home) not in content
     assert str(source.models.home) not in content
     assert f'"{tmp_path}/there/bento/x"' in content
+
+
+def test_sessions_of_before_are_over(source: Furnished, tmp_path: Path) -> None:
+    """One that was signed out after the backup would be open again."""
+    sessions = SessionStore(source.database)
+    _, opened_before = sessions.open(None, b"digest")
+    backup(source.settings, tmp_path / "saved", store=source.models)
+    restore_into(tmp_path / "saved", tmp_path / "there")
+    database = Database(Settings(home=tmp_path / "there/home"))
+    with database.read() as session:
+        assert all_sessions(session) == ()
+    with source.database.read() as session:
+        assert opened_before in all_sessions(session), "those of this server go on"
+    database.close()
 
 
 def test_running_jobs_wait_for_the_next_server(folder: Path, tmp_path: Path) -> None:
