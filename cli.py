@@ -51,7 +51,8 @@ COMMANDS = {
     "training": Command("start trainings and watch them", "training.__main__"),
     "datasets": Command("list, upload, check, export, delete", "commands.datasets"),
     "jobs": Command("list, show, watch, cancel and delete jobs of every kind", "commands.jobs"),
-    "tokens": Command("create, list and revoke named tokens", "access.__main__"),
+    "tokens": Command("create, list, renew and revoke named tokens", "access.__main__"),
+    "webhooks": Command("list deliveries, send one again, test the receivers", "commands.webhooks"),
     "audit": Command("list who changed what", "access.__main__", "audit"),
     "backup": Command(
         "back up while the server runs; verify a backup", "upkeep.__main__", "backup"

@@ -27,6 +27,7 @@ EPILOG = f"""scopes, each with all of those before it:
 
 examples:
   %(prog)s create anna --scope annotate --expires 90d
+  %(prog)s renew anna --old-ends 24h
   %(prog)s revoke anna
   %(prog)s audit --what promote --since 7d
 
@@ -49,7 +50,7 @@ def command_line(prog: str = PROG) -> argparse.ArgumentParser:
     common.add_argument("--verbose", action="store_true", help="print log messages too")
     parser = Parser(
         prog=prog,
-        description="Create, list and revoke named tokens, and read the audit trail.",
+        description="Create, list, renew and revoke named tokens, and read the audit trail.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -68,6 +69,18 @@ def command_line(prog: str = PROG) -> argparse.ArgumentParser:
     created.add_argument("--expires", metavar="TIME", help=f"{TIMES}; default: never")
     listed = command("list", _list, "List the tokens: scope, state, last use, expiry.")
     listed.add_argument("--all", action="store_true", help="list revoked and expired tokens too")
+    renewed = command(
+        "renew",
+        _renew,
+        "Give a token a new secret: the same name and scope, another text, which is printed once.",
+    )
+    renewed.add_argument("token", metavar="NAME", help="name or id of the token")
+    renewed.add_argument(
+        "--old-ends", metavar="TIME", help=f"when the old text ends: {TIMES}; default: now"
+    )
+    renewed.add_argument(
+        "--expires", metavar="TIME", help=f"{TIMES}; default: after as long as the old one"
+    )
     revoked = command("revoke", _revoke, "Revoke a token: requests with it get a 401.")
     revoked.add_argument("token", metavar="NAME", help="name or id of the token")
     command(
@@ -129,6 +142,25 @@ def _create(database: Database, options: argparse.Namespace) -> None:
             "No token has the scope admin: nobody can administrate over HTTP, only in this shell.",
             file=sys.stderr,
         )
+
+
+def _renew(database: Database, options: argparse.Namespace) -> None:
+    store = TokenStore(database)
+    expires_at = after(options.expires, "--expires") if options.expires else None
+    old_ends = after(options.old_ends, "--old-ends") if options.old_ends else None
+    token, text = store.renew(options.token, shell_user(), expires_at, old_ends)
+    ends = f"ends at {old_ends[:16]} UTC" if old_ends else "has ended"
+    record(database, "access renew", token.name, f"renewed a token; the old text {ends}")
+    if options.json:
+        print_json(token.to_json() | {"token": text})
+        return
+    print(text)
+    until = f", until {token.expires_at[:16]} UTC" if token.expires_at else ""
+    print(
+        f"This is the token {token.name!r} ({token.scope}{until}) from now on. It is not shown "
+        f"again. The old text {ends}.",
+        file=sys.stderr,
+    )
 
 
 def _list(database: Database, options: argparse.Namespace) -> None:

@@ -14,6 +14,7 @@ import secrets
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
@@ -145,19 +146,7 @@ class TokenStore:
         name = _checked_name(name)
         if scope not in ORDER:
             raise ValidationFailed(f"No scope {scope[:40]!r}. The scopes: {', '.join(ORDER)}.")
-        identity = secrets.token_hex(6)
-        secret = "".join(secrets.choice(ALPHABET) for _ in range(SECRET_LENGTH))
-        text = f"{PREFIX}{identity}_{secret}"
-        row = AccessToken(
-            id=identity,
-            name=name,
-            living_name=name.lower(),
-            scope=scope,
-            hash=digest_of(text).hex(),
-            created_at=now(),
-            created_by=by[:80],
-            expires_at=expires_at,
-        )
+        row, text = _new(name, scope, by, expires_at)
         taken = Conflict(
             f"There is a token {name!r} already. Choose another name, or revoke it first: "
             f"DELETE /tokens/{name}, or visionloop tokens revoke {name}."
@@ -183,23 +172,54 @@ class TokenStore:
             raise taken from None
         return _token(row), text
 
+    def renew(
+        self, name_or_id: str, by: str, expires_at: str | None = None, old_ends: str | None = None
+    ) -> tuple[Token, str]:
+        """Create a token with the name and the scope of another, which ends.
+
+        Args:
+            name_or_id: The token that is renewed.
+            by: Who renews it.
+            expires_at: When the new one expires; None: after as long as the other was valid for.
+            old_ends: When the other ends; None: now. It has no name by which it is found then.
+
+        Returns:
+            The new token, and its secret text, which nothing can show again.
+
+        Raises:
+            NotFound: There is none that is not revoked.
+            Conflict: It was renewed before, and ends by itself.
+        """
+        with self.database.write() as session:
+            old = _living(session, name_or_id, "renewed")
+            if old.living_name is None:
+                raise Conflict(
+                    f"The token with the id {old.id} is not the newest of its name: renew it by "
+                    f"the name, {old.name!r}."
+                )
+            if expires_at is None and old.expires_at is not None:
+                began, end = map(datetime.fromisoformat, (old.created_at, old.expires_at))
+                span = datetime.now(UTC) + (end - began)
+                expires_at = span.isoformat(timespec="milliseconds")
+            row, text = _new(old.name, old.scope, by, expires_at)
+            old.living_name = None
+            if old_ends is None:
+                old.revoked_at, old.revoked_by = now(), by[:80]
+            else:
+                old.expires_at = min(old_ends, old.expires_at or old_ends)
+            session.flush()
+            session.add(row)
+            raise_generation(session)
+        return _token(row), text
+
     def revoke(self, name_or_id: str, by: str) -> Token:
         """Revoke a token by its name or id; of several with a name, the one that is not revoked.
 
         Raises:
             NotFound: There is none that is not revoked.
         """
-        key = name_or_id.strip()
         with self.database.write() as session:
-            row = session.get(AccessToken, key) if ID.fullmatch(key) else None
-            if row is None:
-                row = session.scalar(
-                    select(AccessToken)
-                    .where(AccessToken.revoked_at.is_(None))
-                    .where(AccessToken.living_name == key.lower())
-                )
-            if row is None or row.revoked_at is not None:
-                raise NotFound(f"No token {_shown(key)!r} that can be revoked. {_known(session)}")
+            row = _living(session, name_or_id, "revoked")
             row.revoked_at, row.revoked_by, row.living_name = now(), by[:80], None
             raise_generation(session)
         return _token(row)
@@ -235,6 +255,39 @@ class TokenStore:
             session.execute(
                 update(AccessToken).where(AccessToken.id.in_(identities)).values(last_used_at=now())
             )
+
+
+def _new(name: str, scope: str, by: str, expires_at: str | None) -> tuple[AccessToken, str]:
+    """The row of a new token, and its secret text."""
+    identity = secrets.token_hex(6)
+    secret = "".join(secrets.choice(ALPHABET) for _ in range(SECRET_LENGTH))
+    text = f"{PREFIX}{identity}_{secret}"
+    row = AccessToken(
+        id=identity,
+        name=name,
+        living_name=name.lower(),
+        scope=scope,
+        hash=digest_of(text).hex(),
+        created_at=now(),
+        created_by=by[:80],
+        expires_at=expires_at,
+    )
+    return row, text
+
+
+def _living(session: Session, name_or_id: str, what: str) -> AccessToken:
+    """The row of a token that is not revoked. Raises NotFound; `what` is to become of it."""
+    key = name_or_id.strip()
+    row = session.get(AccessToken, key) if ID.fullmatch(key) else None
+    if row is None:
+        row = session.scalar(
+            select(AccessToken)
+            .where(AccessToken.revoked_at.is_(None))
+            .where(AccessToken.living_name == key.lower())
+        )
+    if row is None or row.revoked_at is not None:
+        raise NotFound(f"No token {_shown(key)!r} that can be {what}. {_known(session)}")
+    return row
 
 
 def lacks_admin(tokens: Sequence[Token]) -> bool:

@@ -49,6 +49,22 @@ class NewToken(RequestFields):
     )
 
 
+class Renewal(RequestFields):
+    """How a token is renewed."""
+
+    expires: str = Field(
+        "",
+        max_length=40,
+        description=f"when the new one expires: {expiry.EXAMPLES}; empty: after as long as the old",
+    )
+    old_ends: str = Field(
+        "",
+        max_length=40,
+        description=f"when the old text ends: {expiry.EXAMPLES}; empty: now",
+        examples=["24h"],
+    )
+
+
 class ShownToken(BaseModel):
     """A named token, without its secret."""
 
@@ -163,6 +179,36 @@ async def own_access(request: Request) -> Any:
         "scopes": [scope for scope in ORDER if scope in state.scopes],
         "expires_at": token.expires_at if token else None,
     }
+
+
+@router.post(
+    "/tokens/{token}/renew",
+    status_code=201,
+    response_model=CreatedToken,
+    responses=errors(400, 403, 404, 409),
+    dependencies=[Depends(require_admin)],
+    openapi_extra=json_request_body(Renewal, required=False),
+)
+async def renew_token(
+    request: Request,
+    gateway: GatewayDep,
+    token: str = Path(max_length=200, description="name or id of the token"),
+) -> Any:
+    """Give a token a new secret: the same name and scope; the old one ends, at once or later.
+
+    The secret is in this response only. Jobs, limits and drafts go by the name, and stay.
+    """
+    body = await json_body(request, Renewal)
+    if exchange(request.scope).who == NOBODY:
+        raise Forbidden(FIRST_IN_SHELL)
+    expires_at = expiry.after(body.expires, "expires") if body.expires else None
+    old_ends = expiry.after(body.old_ends, "old_ends") if body.old_ends else None
+    renew = partial(gateway.access.tokens.renew, token, caller(request), expires_at, old_ends)
+    found, secret = await asyncio.to_thread(renew)
+    ends = f"ends at {old_ends}" if old_ends else "has ended"
+    changed(f"renewed the token; the old text {ends}", found.name)
+    gateway.access.live.refresh()
+    return found.to_json() | {"token": secret}
 
 
 @router.delete(

@@ -8,16 +8,17 @@ import uuid
 from functools import partial
 from typing import Any, Literal
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Path, Query
 from pydantic import BaseModel, Field
 
 from api.dependencies import GatewayDep
 from api.groups import WEBHOOKS
 from api.middleware.auth import require_admin
+from api.middleware.request_state import changed
 from api.schemas import errors
 from database import now
 from errors import Conflict, ValidationFailed
-from jobs.webhooks.deliveries import LISTED, STATES, DeliveryStore
+from jobs.webhooks.deliveries import LISTED, STATES, DeliveryStore, target_of
 from jobs.webhooks.event import TEST, body
 from jobs.webhooks.post import MAX_ANSWER, client, post
 from setting_values import without_credentials
@@ -42,7 +43,7 @@ class DeliveryView(BaseModel):
     )
     last_status: int | None = Field(description="HTTP status of the receiver's last response")
     last_error: str | None = Field(description="why the last attempt failed")
-    created_at: str
+    created_at: str = Field(description="when the job ended, or when it was sent again")
     finished_at: str | None
 
 
@@ -82,6 +83,23 @@ async def list_deliveries(
     return {
         "deliveries": [{n: getattr(row, n) for n in DeliveryView.model_fields} for row in found]
     }
+
+
+@router.post(
+    "/deliveries/{delivery_id}/resend",
+    status_code=202,
+    response_model=DeliveryView,
+    responses=errors(403, 404, 409),
+)
+async def resend_delivery(
+    gateway: GatewayDep, delivery_id: str = Path(max_length=200, description="the delivery's id")
+) -> Any:
+    """Send a delivery again, with the same body and id; a waiting one is sent now."""
+    store = DeliveryStore(gateway.registry.database)
+    targets = [target_of(address) for address in gateway.settings.webhook_url]
+    row = await asyncio.to_thread(store.resend, delivery_id, targets)
+    changed("sent a webhook again", row.job_id)
+    return {name: getattr(row, name) for name in DeliveryView.model_fields}
 
 
 @router.post("/test", response_model=WebhookTests, responses=errors(403, 409))

@@ -18,7 +18,7 @@ from sqlalchemy import CursorResult, Index, Integer, String, Text, delete, selec
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from database import Base, Database, now
-from errors import NotFound
+from errors import Conflict, NotFound
 from jobs.webhooks.event import EVENTS, body
 from setting_values import without_credentials
 
@@ -170,6 +170,32 @@ class DeliveryStore:
     def release(self, delivery_id: str) -> None:
         """Make a claimed delivery due now: its attempt was interrupted by the server's stop."""
         self._set(delivery_id, next_attempt_at=now())
+
+    def resend(self, delivery_id: str, targets: Iterable[str]) -> Delivery:
+        """Send a delivery again, or a pending one now; it is tried for a day from now on.
+
+        Args:
+            delivery_id: The delivery.
+            targets: Of the addresses that are set.
+
+        Raises:
+            NotFound: There is none with this id; they are kept for some days.
+            Conflict: Its address is not set any more.
+        """
+        with self.database.write() as session:
+            found = session.scalar(select(Delivery).where(Delivery.id == delivery_id))
+            if found is None:
+                raise NotFound(
+                    f"No delivery {delivery_id[:80]!r}. GET /webhooks/deliveries lists them."
+                )
+            if found.target not in targets:
+                raise Conflict(
+                    f"The address of this delivery ({found.address}) is no longer in "
+                    "VISIONLOOP_WEBHOOK_URL. Set it again, and start the server anew."
+                )
+            found.state, found.finished_at = "pending", None
+            found.created_at = found.next_attempt_at = now()
+        return found
 
     def clean_up(self, targets: Iterable[str]) -> int:
         """Give up old deliveries to addresses that are not set any more; delete ended ones.

@@ -61,6 +61,22 @@ def test_a_story(run: Run) -> None:
     assert run("audit", "--what", "nothing like it") == "No entries.\n"
 
 
+def test_a_token_is_renewed(run: Run) -> None:
+    first = run("create", "anna", "--scope", "annotate").strip()
+    second = run("renew", "anna", "--old-ends", "24h").strip()
+    assert TOKEN.fullmatch(second)
+    assert second != first
+    assert [row.split()[:3] for row in run("list").splitlines()[1:]] == [
+        ["anna", "annotate", "valid"]
+    ] * 2
+    run("renew", "anna")
+    assert "revoked" in run("list", "--all")
+    assert "is past" in run("renew", "anna", "--old-ends", "2020-01-01", code=1)
+    told = json.loads(run("audit", "--json"))["entries"]
+    assert [row["route"] for row in told] == ["access renew", "access renew", "access create"]
+    assert "the old text ends at" in told[1]["what"]
+
+
 def test_json_has_what_a_program_needs(run: Run) -> None:
     made = json.loads(run("create", "ci", "--scope", "admin", "--json"))
     assert TOKEN.fullmatch(made["token"])

@@ -78,6 +78,43 @@ def test_a_token_is_revoked_by_name_or_by_id(tokens: TokenStore) -> None:
             tokens.revoke(gone, "tests")
 
 
+def test_a_renewed_token_has_the_name_and_scope_of_the_old_one(tokens: TokenStore) -> None:
+    old, first = tokens.create("Anna", "train", "tests")
+    new, second = tokens.renew("anna", "olga")
+    assert (new.name, new.scope, new.created_by, new.expires_at) == ("Anna", "train", "olga", None)
+    assert new.id != old.id
+    assert digest_of(second) == new.digest != digest_of(first)
+    states = {token.id: token.state for token in tokens.list()}
+    assert states == {old.id: "revoked", new.id: "valid"}
+    with pytest.raises(NotFound, match="renewed"):
+        tokens.renew(old.id, "olga")
+    assert tokens.revoke("anna", "olga").id == new.id, "the name is the new one's"
+
+
+def test_the_old_text_ends_at_a_given_time(tokens: TokenStore) -> None:
+    old, _ = tokens.create("anna", "use", "tests", "2999-01-11T00:00:00.000+00:00")
+    later = "2998-01-01T00:00:00.000+00:00"
+    new, _ = tokens.renew(old.id, "olga", old_ends=later)
+    found = {token.id: token for token in tokens.list()}
+    assert (found[old.id].state, found[old.id].expires_at) == ("valid", later)
+    assert new.expires_at is not None
+    assert new.expires_at > "2999-01-10", "valid for as long as the old one"
+    with pytest.raises(Conflict, match="by the name, 'anna'"):
+        tokens.renew(old.id, "olga")
+    third, _ = tokens.renew("anna", "olga", later, old_ends="2999-12-31")
+    assert third.expires_at == later
+    assert {token.id: token for token in tokens.list()}[new.id].expires_at == new.expires_at
+    assert tokens.revoke(old.id, "olga").state == "revoked"
+
+
+def test_an_expired_token_is_renewed_as_well(tokens: TokenStore) -> None:
+    old, _ = tokens.create("anna", "use", "tests", now())
+    next_instant()
+    new, _ = tokens.renew("anna", "olga", "2999-01-01T00:00:00.000+00:00", "2998-01-01")
+    states = {token.id: token.state for token in tokens.list()}
+    assert states == {old.id: "expired", new.id: "valid"}
+
+
 def test_a_secret_that_is_sent_as_a_name_is_not_repeated(tokens: TokenStore) -> None:
     _, secret = tokens.create("a", "use", "tests")
     with pytest.raises(NotFound) as refused:

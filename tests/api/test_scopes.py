@@ -60,6 +60,8 @@ ABOVE_USE = {
     "POST /tokens": "admin",
     "GET /tokens": "admin",
     "DELETE /tokens/{token}": "admin",
+    "POST /tokens/{token}/renew": "admin",
+    "POST /webhooks/deliveries/{delivery_id}/resend": "admin",
     "GET /audit": "admin",
     "GET /webhooks/deliveries": "admin",
     "POST /webhooks/test": "admin",

@@ -66,6 +66,33 @@ def trail(service: Service, count: int) -> list[Any]:
     return log.list()[::-1]
 
 
+def test_a_renewed_token_works_at_once_and_the_old_one_until_it_ends(
+    service: Service, call: Call
+) -> None:
+    def status(secret: str) -> int:
+        return call(service.app, "GET", "/jobs", headers=bearer(secret)).status_code
+
+    admin, first = token(service, "admin"), token(service, "use", "anna")
+
+    def renew(**body: str) -> httpx.Response:
+        path = "/tokens/anna/renew"
+        return call(service.app, "POST", path, json=body, headers=bearer(admin))
+
+    later = renew(old_ends="1h")
+    assert later.status_code == 201, later.text
+    assert (later.json()["name"], later.json()["scope"]) == ("anna", "use")
+    assert (status(first), status(later.json()["token"])) == (200, 200)
+    now = renew()
+    assert (status(later.json()["token"]), status(now.json()["token"])) == (401, 200)
+    assert status(first) == 200
+    assert renew(old_ends="2020-01-01").status_code == 400
+    whats = [entry.what for entry in trail(service, 3) if entry.route == "/tokens/{token}/renew"]
+    assert [what.partition(" at ")[0] for what in whats[:2]] == [
+        "renewed the token; the old text ends",
+        "renewed the token; the old text has ended",
+    ]
+
+
 @pytest.mark.parametrize("scope", ORDER)
 def test_a_token_may_do_what_its_scope_and_the_lower_ones_allow(
     service: Service, scope: ScopeName

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ import pytest
 
 from api.app import create_app, with_middleware
 from database import Database
-from jobs.webhooks.deliveries import DeliveryStore
+from jobs.webhooks.deliveries import DeliveryStore, enqueue, target_of
 from models_store.registry import Registry
 from serving.gateway import Gateway
 from settings import Settings
+from tests.support.clock import next_instant
 from tests.support.training_app import Service
 from tests.support.webhook_receiver import SECRET, Receiver, always, receiving
 
@@ -100,3 +102,30 @@ def test_deliveries_are_listed_without_secrets(hooked: Service, call: Call) -> N
     assert [one["id"] for one in before] == [older["id"]]
     assert listed("?before=nothing").status_code == 404
     assert listed("?state=lost").status_code == 400
+
+
+def test_a_delivery_is_sent_again(hooked: Service, call: Call) -> None:
+    database = hooked.gateway.registry.database
+    store = DeliveryStore(database)
+    addresses = (*hooked.gateway.settings.webhook_url[:1], "http://gone.example/")
+    with database.write() as session:
+        enqueue(session, addresses, "a" * 32, "completed", {"job_id": "a" * 32})
+    gone, kept = store.list()
+    before = kept.created_at
+    store.failed(kept.id, 500, "The receiver answered 500.")
+
+    def resend(delivery_id: str) -> httpx.Response:
+        path = f"/webhooks/deliveries/{delivery_id}/resend"
+        return call(hooked.app, "POST", path, headers=ADMIN)
+
+    next_instant()
+    answered = resend(kept.id)
+    assert (answered.status_code, answered.json()["state"]) == (202, "pending")
+    assert "hunter2" not in answered.text
+    [due] = store.claim(target_of(addresses[0]), 5, timedelta(seconds=60))
+    assert (due.id, due.body, due.attempts) == (kept.id, kept.body, 1)
+    assert due.created_at > before, "tried for a day from now on"
+    refused = resend(gone.id)
+    assert refused.status_code == 409
+    assert "no longer in VISIONLOOP_WEBHOOK_URL" in refused.json()["message"]
+    assert resend("f" * 32).status_code == 404
