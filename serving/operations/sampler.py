@@ -31,7 +31,7 @@ class Sampler:
         read: Callable[[], Counters] = read_counters,
         step: float = STEP,
     ) -> None:
-        self.window = Window()
+        self.window = Window(shortest=step / 2)
         self.seconds = 0.0  # that the last reading took
         self._queued, self._read, self._step = queued, read, step
 

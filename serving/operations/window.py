@@ -44,9 +44,14 @@ class Step:
 
 
 class Window:
-    """The newest steps, each made of two readings of the counters."""
+    """The newest steps, each made of two readings of the counters.
 
-    def __init__(self, kept: int = KEPT) -> None:
+    A step that were shorter than `shortest` seconds, as the first after a start, becomes a part of
+    the next: one error in half a second is no rate of 120 a minute.
+    """
+
+    def __init__(self, kept: int = KEPT, shortest: float = STEP / 2) -> None:
+        self._shortest = shortest
         self._steps: deque[Step] = deque(maxlen=kept)
         self._last: tuple[float, Counters] | None = None
 
@@ -63,6 +68,8 @@ class Window:
             now: The counters.
             queued: Images that wait.
         """
+        if self._last is not None and 0 < at - self._last[0] < self._shortest:
+            return
         last, self._last = self._last, (at, now)
         if last is None or at <= last[0] or now.requests < last[1].requests:  # begun anew
             return

@@ -53,17 +53,27 @@ def test_rates_are_those_of_the_step() -> None:
 
 def test_the_oldest_steps_are_forgotten() -> None:
     window = Window(kept=3)
-    for second in range(6):
-        window.add(float(second), Counters(requests=second), 0)
-    assert [step.at for step in window.steps] == [3.0, 4.0, 5.0]
+    for step in range(6):
+        window.add(10.0 * step, Counters(requests=step), 0)
+    assert [step.at for step in window.steps] == [30.0, 40.0, 50.0]
+
+
+def test_a_short_step_after_the_start_is_a_part_of_the_next() -> None:
+    window = Window()
+    window.add(99.5, Counters(requests=1), 0)
+    window.add(100.0, Counters(requests=3, statuses=Counter({"4xx": 2})), 0)
+    assert not window.steps
+    window.add(110.0, Counters(requests=22, statuses=Counter({"4xx": 7})), 0)
+    [step] = window.steps
+    assert (step.seconds, step.requests_per_second, step.client_errors) == (10.5, 2.0, 7)
 
 
 def test_counters_that_begin_anew_make_no_step() -> None:
     window = Window()
-    window.add(1.0, Counters(requests=9), 0)
-    window.add(2.0, Counters(requests=1), 0)
+    window.add(10.0, Counters(requests=90), 0)
+    window.add(20.0, Counters(requests=10), 0)
     assert not window.steps
-    window.add(3.0, Counters(requests=2), 0)
+    window.add(30.0, Counters(requests=20), 0)
     assert [step.requests_per_second for step in window.steps] == [1.0]
 
 
