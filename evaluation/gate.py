@@ -47,7 +47,7 @@ class Gate(BaseModel):
     metric: str | None = Field(
         None,
         description=(
-            f"one of {', '.join(METRICS)}; empty: accuracy for a classifier, or else mAP50_95 of "
+            f"one of {', '.join(METRICS)}; empty: accuracy for a classifier, or else mAP50-95 of "
             "boxes, masks or poses"
         ),
         examples=["mAP50_95"],
@@ -208,8 +208,18 @@ def _retention(change: Mapping[str, float], metric: str, gate: Gate) -> tuple[bo
     return enough, f"On the old data {_change(change, metric)} ({gain:+.3f}; {allowed})."
 
 
+def metric_name(metric: str) -> str:
+    """The name of a metric in sentences and plots, as the field writes it; the wire's name stays.
+
+    Examples:
+        >>> metric_name("mask_mAP50_95")
+        'mask mAP50-95'
+    """
+    return metric.replace("mAP50_95", "mAP50-95").replace("_", " ")
+
+
 def _change(change: Mapping[str, float], metric: str) -> str:
-    return f"{metric} went from {change['a']:.3f} to {change['b']:.3f}"
+    return f"{metric_name(metric)} went from {change['a']:.3f} to {change['b']:.3f}"
 
 
 def _regressions(

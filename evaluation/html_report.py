@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from evaluation.gate import metric_name
 from evaluation.letterbox import letterbox_of
 from evaluation.store import PLOTS
 
@@ -116,7 +117,7 @@ def _forgetting(found: Report | None) -> str:
         for row in found["classes"]
     ]
     heads = ("Class", "Kind", "Before", "After", "Objects", "Measured on")
-    metric = escape(TITLES.get(str(found["metric"]), str(found["metric"])))
+    metric = escape(TITLES.get(str(found["metric"]), metric_name(str(found["metric"]))))
     return (
         f"<section><h2>Old and new classes ({metric})</h2>"
         f'<div class="tiles">{tiles}</div><p>{escape(found.get("summary", ""))}</p>'

@@ -14,6 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from evaluation.gate import metric_name
+
 MOST_LINES = 12  # maximum number of classes whose curves have a colour and a label
 MOST_CELLS = 20  # maximum number of classes with numbers in the cells of the confusion matrix
 MOST_BARS = 40  # maximum number of classes in the bar chart
@@ -111,7 +113,7 @@ def class_bars(report: Report) -> Figure:
     places = np.arange(len(rows))
     for i, (name, colour) in enumerate(zip(names, (BLUE, "#6fa8dc", GREY), strict=True)):
         values = [row[name] for row in rows]
-        axes.barh(places + (i - 1) * 0.27, values, 0.25, color=colour, label=name)
+        axes.barh(places + (i - 1) * 0.27, values, 0.25, color=colour, label=metric_name(name))
     labels = [f"{short_name(row['name'])} ({row['instances']})" for row in rows]
     axes.set_yticks(places, labels)
     axes.set_ylim(len(rows) - 0.4, -0.6)

@@ -12,7 +12,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from dataset.allowed_roots import real_path
-from evaluation.gate import MAIN
+from evaluation.gate import MAIN, metric_name
 from evaluation.store import EvaluationRow, EvaluationStore
 from evaluation.timeline.entry import (
     COMPARISON,
@@ -172,7 +172,7 @@ def evaluated(session: Session, wanted: Wanted) -> Iterator[Entry]:
     for row in rows:
         job = jobs.get(row.job_id or "")
         metric = next((name for name in reversed(MAIN.values()) if name in row.figures), None)
-        value = f": {metric} {row.figures[metric]:.3f}" if metric else ""
+        value = f": {metric_name(metric)} {row.figures[metric]:.3f}" if metric else ""
         yield Entry(
             at=row.created_at,
             key=number(EVALUATION, row.number),

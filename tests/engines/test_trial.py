@@ -97,7 +97,7 @@ def report(value: float, classes: dict[str, float], kind: str = "detection") -> 
 @pytest.mark.parametrize(
     ("value", "classes", "usable", "told"),
     [
-        (0.800, {"a": 0.8, "b": 0.8}, True, "mAP50_95 went from 0.800 to 0.800"),
+        (0.800, {"a": 0.8, "b": 0.8}, True, "mAP50-95 went from 0.800 to 0.800"),
         (0.795, {"a": 0.8, "b": 0.76}, True, "'b' regressed most"),
         (0.794, {"a": 0.8, "b": 0.8}, False, "at least -0.005 is required"),
         (0.800, {"a": 0.9, "b": 0.74}, False, "'b' regressed from 0.800 to 0.740"),

@@ -109,10 +109,10 @@ def test_spellings_that_are_classes_of_their_own_are_measured_one_by_one() -> No
 @pytest.mark.parametrize(
     ("old", "promote", "sentence"),
     [
-        ({"stop": 0.9, "merge": 0.7}, True, "On the old data mAP50_95 went from 0.800 to 0.800"),
+        ({"stop": 0.9, "merge": 0.7}, True, "On the old data mAP50-95 went from 0.800 to 0.800"),
         ({"stop": 0.88, "merge": 0.7}, True, "a loss of 0.05 is allowed"),
         ({"stop": 0.9, "merge": 0.5}, False, "'merge' regressed from 0.700 to 0.500"),
-        ({"stop": 0.0, "merge": 0.0}, False, "On the old data mAP50_95 went from 0.800 to 0.000"),
+        ({"stop": 0.0, "merge": 0.0}, False, "On the old data mAP50-95 went from 0.800 to 0.000"),
         ({"stop": 0.85, "merge": 0.64}, False, "'merge' regressed from 0.700 to 0.640"),
     ],
 )

@@ -265,7 +265,7 @@ def test_a_training_that_goes_on_from_a_model_must_not_have_forgotten(
             in said
         )
         return
-    assert "On the old data mAP50_95 went from 0.800" in said
+    assert "On the old data mAP50-95 went from 0.800" in said
     assert len(decision.evaluations or {}) == 4
     models = version, scene.registry.get(base)
     pairs = promotion.stored_pairs(*models, Gate(), scene.evaluations, None, old)

@@ -10,6 +10,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from evaluation.gate import metric_name
 from evaluation.plots import short_name
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 MOST = 40  # maximum number of classes: the old classes that regressed most, and new classes
 BEFORE, AFTER, NEW = "#b4bcc6", "#1f5fa8", "#2e9e5b"
-TITLES = {"accuracy": "accuracy", "mAP50_95": "mAP50-95"}
 
 
 def write_plot(found: Forgetting, file: Path) -> None:
@@ -65,7 +65,7 @@ def draw(found: Forgetting) -> Figure:
     axes.set_yticks(places, labels)
     axes.margins(y=0.02)
     axes.invert_yaxis()
-    metric = TITLES.get(found.metric, found.metric.replace("_", " "))
+    metric = metric_name(found.metric)
     axes.set(xlim=(0, 1.1), xlabel=metric, title="Metric of each class before and after training")
     axes.grid(axis="x", alpha=0.3)
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1))

@@ -80,7 +80,7 @@ def test_everything_that_happens_is_told_the_newest_first(history: History) -> N
         ("drift", f"Live traffic of {trained.id} compared with its training data: large shift "
          "(index 0.41)."),
         ("engine", f"{trained.id} is served by openvino on this machine."),
-        ("evaluated", f"{trained.id} was evaluated on drawn (val): mAP50_95 0.700."),
+        ("evaluated", f"{trained.id} was evaluated on drawn (val): mAP50-95 0.700."),
         ("trained", f"{trained.id} was trained incrementally on street-1."),
         ("activated", f"{first.id} answers requests without a model id, and follows promotions."),
         ("promoted", f"{first.id} was promoted."),

@@ -8,6 +8,7 @@ import { Icon } from "../../components/Icon";
 import { useLoad } from "../../load";
 import { route, setQuery } from "../../router";
 import { ago, number } from "../../text";
+import { fieldName } from "../models/figures";
 import { isFinal, nameOf, readHistory, useHistory, type Job } from "./jobs";
 import { at, bestEpoch, column, firstCharts, isLoss, mainMetric, names, shortly, type Epoch } from "./metrics";
 import { text } from "./text";
@@ -40,7 +41,7 @@ function Latest({ history, best }: { history: Epoch[]; best: number | null }) {
     <dl class="tiles" aria-label={t.latest}>
       {[...quality, ...losses].map((name) => (
         <div key={name} class="tile">
-          <dt>{name}</dt>
+          <dt>{fieldName(name) ?? name}</dt>
           <dd>
             {last.metrics[name] === null || last.metrics[name] === undefined ? "–" : shortly(last.metrics[name])}
             {name === quality[0] && best !== null && <small>{t.best(best)}</small>}
@@ -52,7 +53,7 @@ function Latest({ history, best }: { history: Epoch[]; best: number | null }) {
 }
 
 function lines(history: readonly Epoch[], shown: readonly string[]): Line[] {
-  return shown.map((name) => ({ label: name, values: column(history, name) }));
+  return shown.map((name) => ({ label: fieldName(name) ?? name, values: column(history, name) }));
 }
 
 interface Run {
@@ -129,12 +130,13 @@ function Card({ title, label, history, shown, share = false }: { title: string; 
 
 function Compared({ metric, runs }: { metric: string; runs: Run[] }) {
   const t = text();
+  const shown = fieldName(metric) ?? metric;
   const epochs = [...new Set(runs.flatMap(({ history }) => history.map(({ epoch }) => epoch)))].sort((a, b) => a - b);
   return (
     <section class="card stack tight">
-      <h2>{metric}</h2>
+      <h2>{shown}</h2>
       <Chart
-        label={t.compareChart(metric)}
+        label={t.compareChart(shown)}
         x={epochs}
         lines={runs.map(({ name, history }, place) => ({ label: name, values: at(history, epochs, metric), dashed: place > 0 }))}
         height={220}
@@ -165,7 +167,7 @@ function AllCurves({ history }: { history: Epoch[] }) {
         <div class="train-charts">
           {parts.length > 0 && <Card title={t.losses} label={t.oneChart(parts.join(", "))} history={history} shown={parts} />}
           {others.map((name) => (
-            <Card key={name} title={name} label={t.oneChart(name)} history={history} shown={[name]} share />
+            <Card key={name} title={fieldName(name) ?? name} label={t.oneChart(fieldName(name) ?? name)} history={history} shown={[name]} share />
           ))}
         </div>
       )}

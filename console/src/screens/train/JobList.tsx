@@ -11,6 +11,7 @@ import { useInterval, useLoad } from "../../load";
 import { link, route, setQuery } from "../../router";
 import { may } from "../../session";
 import { ago, duration, percent } from "../../text";
+import { fieldName } from "../models/figures";
 import { isFinal, LIVE_MS, nameOf, useHistory, type Job } from "./jobs";
 import { column, firstCharts, mainMetric, shortly } from "./metrics";
 import { text } from "./text";
@@ -240,7 +241,7 @@ function result(job: Job): string {
   const metrics = job.metrics as Record<string, number | null>;
   const name = mainMetric([{ epoch: 1, seconds: null, metrics, at: "" }]);
   const value = name ? metrics[name] : null;
-  return name && value !== null && value !== undefined ? `${name} ${shortly(value)}` : "–";
+  return name && value !== null && value !== undefined ? `${fieldName(name) ?? name} ${shortly(value)}` : "–";
 }
 
 export function starter(job: Job): string {
