@@ -33,7 +33,7 @@ const { code } = await minify(await readFile(script, "utf8"), {
   module: true,
   ecma: 2020,
   compress: { passes: 3 },
-  format: { comments: "some", max_line_len: 1000 },
+  format: { comments: "some", max_line_len: 4000 },
 });
 await writeFile(script, `${code}\n`);
 for (const name of ["index.html", "icon.svg"]) {

@@ -66,7 +66,7 @@ function DatasetPage({ id, part }: { id: string; part: string }) {
       <div class="row between">
         <div class="stack tight head">
           <h1>{dataset.name}</h1>
-          <Facts dataset={dataset} />
+          <Facts dataset={dataset} linked />
         </div>
         <Actions dataset={dataset} />
       </div>

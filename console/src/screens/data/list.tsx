@@ -8,6 +8,7 @@ import { link } from "../../router";
 import { may } from "../../session";
 import { ago, number } from "../../text";
 import { complete, type Dataset } from "./dataset";
+import { Missing } from "./problems";
 import { text } from "./text";
 import { Thumbnail, type ListedImage } from "./thumbnail";
 import { UnderWay } from "./upload";
@@ -73,7 +74,7 @@ function Card({ dataset }: { dataset: Dataset }) {
 }
 
 /** What a dataset is, in a line: images, classes, task, state. */
-export function Facts({ dataset }: { dataset: Dataset }) {
+export function Facts({ dataset, linked = false }: { dataset: Dataset; linked?: boolean }) {
   const t = text();
   const images = imagesOf(dataset);
   const problems = dataset.problems.length;
@@ -87,7 +88,7 @@ export function Facts({ dataset }: { dataset: Dataset }) {
   return (
     <p class="row data-facts">
       <span>{facts.filter(Boolean).join(" · ")}</span>
-      {dataset.usable ? <Badge kind="good">{t.usable}</Badge> : <Badge kind="warn">{t.notUsable}</Badge>}
+      {dataset.usable ? <Badge kind="good">{t.usable}</Badge> : <Badge kind="warn">{linked ? <Missing id={dataset.id} /> : t.notUsable}</Badge>}
       {dataset.to_review > 0 && <Badge kind="accent">{t.toReview(number(dataset.to_review))}</Badge>}
       {problems > 0 && <Badge>{problems === 1 ? t.oneProblem : t.problems(number(problems))}</Badge>}
     </p>

@@ -1,8 +1,9 @@
 /** Whether a dataset is fit to train on: problems with their images, class balance, histograms. */
+import { useEffect, useRef } from "preact/hooks";
 import { answer, api, type Schemas } from "../../api";
 import { ErrorBox, Loading } from "../../components/Feedback";
 import { useLoad } from "../../load";
-import { link } from "../../router";
+import { link, route } from "../../router";
 import { bytes, number } from "../../text";
 import type { Dataset } from "./dataset";
 import { Bars, HistogramBars, type Bin } from "./bars";
@@ -70,6 +71,11 @@ function Tile({ name, value }: { name: string; value: string }) {
 function Details({ dataset, health }: { dataset: Dataset; health: Health }) {
   const t = text();
   const o = t.overview;
+  const heading = useRef<HTMLHeadingElement>(null);
+  const wanted = route.value.query.has("problems");
+  useEffect(() => {
+    if (wanted) heading.current!.scrollIntoView();
+  }, [wanted]);
   const problems = health.problems.filter((one) => one.kind !== "unlabelled" || !dataset.to_review);
   const splits = health.splits.map((split) => split.split || "none") as (keyof typeof t.splits)[];
   const rows = health.classes.map((row) => ({
@@ -81,7 +87,7 @@ function Details({ dataset, health }: { dataset: Dataset; health: Health }) {
   return (
     <>
       <section class="card stack tight">
-        <h2>{o.problems}</h2>
+        <h2 ref={heading}>{o.problems}</h2>
         <Problems problems={problems}>{(problem) => <Examples dataset={dataset} problem={problem} />}</Problems>
       </section>
       <section class="stack tight">

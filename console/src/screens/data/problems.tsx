@@ -2,12 +2,18 @@
 import type { ComponentChildren } from "preact";
 import { Badge } from "../../components/Feedback";
 import { Icon } from "../../components/Icon";
+import { link } from "../../router";
 import { text } from "./text";
 
 export interface ShownProblem {
   kind: string;
   message: string;
   fatal: boolean;
+}
+
+/** "Cannot be trained on yet", with the way to what is missing. */
+export function Missing({ id }: { id: string }) {
+  return <a href={link(["data", id], { problems: 1 })}>{text().notUsable}</a>;
 }
 
 export function Problems<T extends ShownProblem>({ problems, children }: { problems: readonly T[]; children?: (problem: T) => ComponentChildren }) {

@@ -11,7 +11,7 @@ import { may, session } from "../../session";
 import { bytes, number } from "../../text";
 import type { Dataset } from "./dataset";
 import { chosen, dropped, type Dropped } from "./dropped";
-import { Problems } from "./problems";
+import { Missing, Problems } from "./problems";
 import { text } from "./text";
 import { busy, cancel, start, upload, type Upload } from "./upload-state";
 
@@ -214,7 +214,7 @@ function Stored({ dataset, left, purpose }: { dataset: Dataset; left: number; pu
     <div class="stack">
       <Notice kind={dataset.usable || toAnnotate ? "good" : "warn"}>
         <strong>{t.uploading.done(dataset.name)}</strong>
-        {!toAnnotate && <p>{dataset.usable ? t.usable : t.notUsable}</p>}
+        {!toAnnotate && <p>{dataset.usable ? t.usable : <Missing id={dataset.id} />}</p>}
       </Notice>
       <div class="row">
         <a class="button primary normal" href={toAnnotate ? link(["annotate", dataset.id]) : link(["data", dataset.id])}>
