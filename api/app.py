@@ -167,6 +167,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     from api.console import (
         annotation_queue,
         dataset_images,
+        draft_owners,
         drafts,
         events,
         image_annotations,
@@ -225,7 +226,15 @@ def create_app(gateway: Gateway) -> FastAPI:
     tools = (annotate, label_studio, xanylabeling, cvat)
     data = (annotation_queue, batch_annotation, corrections, revisions, datasets)
     watched = (events, stats, timeline)
-    console = (session, image_annotations, dataset_images, drafts, queue_claims, *watched)
+    console = (
+        session,
+        image_annotations,
+        dataset_images,
+        drafts,
+        draft_owners,
+        queue_claims,
+        *watched,
+    )
     modules = (infer, pages, docs, *changing, *tools, *measuring, *data, *console, local_files)
     routers = [module.router for module in (*modules, jobs, train, training, webhooks)]
     for router in routers:

@@ -8,11 +8,18 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, get_args
 
-from sqlalchemy import ColumnElement, Row, delete, func, select
+from sqlalchemy import ColumnElement, Row, delete, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from annotation.draft_tables import Claim, CommittedDraft, Draft, DraftCommit, Skip
+from annotation.draft_tables import (
+    LONGEST_AUTHOR,
+    Claim,
+    CommittedDraft,
+    Draft,
+    DraftCommit,
+    Skip,
+)
 from database import Database, now
 from errors import NotFound, PreconditionFailed
 
@@ -74,6 +81,19 @@ class DraftPage:
     @property
     def total(self) -> int:
         return sum(self.counts.values())
+
+
+@dataclass(frozen=True)
+class TakenOver:
+    """What became of a person's drafts.
+
+    Attributes:
+        taken: SHA-256 of the images whose drafts are another's now.
+        left: Those of which that other has a draft, too.
+    """
+
+    taken: Sequence[str]
+    left: Sequence[str]
 
 
 class DraftStore:
@@ -148,6 +168,50 @@ class DraftStore:
             if found is not None:
                 _require(found, seen, place)
                 session.delete(found)
+
+    def take_over(
+        self, dataset_id: str, author: str, to: str, contents: Sequence[str] | None = None
+    ) -> TakenOver:
+        """Make drafts of one person those of another, who may then commit them.
+
+        An image of which the other has a draft, too, is left as it is.
+
+        Args:
+            dataset_id: The dataset.
+            author: Whose drafts they are.
+            to: Whose they become.
+            contents: SHA-256 of their images; None: all of the person's.
+
+        Raises:
+            NotFound: The person has none of them.
+        """
+        with self.database.write() as session:
+            found = _contents_of(session, dataset_id, author, contents)
+            own = frozenset(_contents_of(session, dataset_id, to, found, needed=False))
+            taken = [content for content in found if content not in own]
+            for content in taken:
+                key = Draft.dataset_id == dataset_id, Draft.content == content
+                values = {"author": to, "version": secrets.token_hex(8)}
+                session.execute(update(Draft).where(*key, Draft.author == author).values(**values))
+            claims = Claim.content.in_(taken), Claim.author == author
+            session.execute(delete(Claim).where(*claims))
+        return TakenOver(taken, [content for content in found if content in own])
+
+    def discard_of(
+        self, dataset_id: str, author: str, contents: Sequence[str] | None = None
+    ) -> Sequence[str]:
+        """Delete drafts of a person, as `take_over` finds them. Returns the SHA-256 of the images.
+
+        Raises:
+            NotFound: The person has none of them.
+        """
+        with self.database.write() as session:
+            found = _contents_of(session, dataset_id, author, contents)
+            of_person = Draft.dataset_id == dataset_id, Draft.author == author
+            session.execute(delete(Draft).where(*of_person, Draft.content.in_(found)))
+            claims = Claim.content.in_(found), Claim.author == author
+            session.execute(delete(Claim).where(*claims))
+        return found
 
     def list(
         self,
@@ -250,6 +314,29 @@ def _chosen(
         Draft.dataset_id == dataset_id,
         *(column == value for column, value in asked if value is not None),
     ]
+
+
+def _contents_of(
+    session: Session,
+    dataset_id: str,
+    author: str,
+    contents: Sequence[str] | None,
+    needed: bool = True,
+) -> Sequence[str]:
+    """SHA-256 of the images of which a person has drafts. Raises NotFound if they are `needed`."""
+    query = select(Draft.content).where(*_chosen(dataset_id, author, None, None))
+    wanted = None if contents is None else frozenset(contents)
+    found = [
+        content
+        for content in session.scalars(query.order_by(Draft.content))
+        if wanted is None or content in wanted
+    ]
+    if needed and not found:
+        raise NotFound(
+            f"{author[:LONGEST_AUTHOR]} has no such draft in '{dataset_id[:80]}'. It may have been "
+            "committed or discarded: GET …/drafts lists what there is."
+        )
+    return found
 
 
 def _row(session: Session, place: Place, lock: bool = False) -> Draft | None:

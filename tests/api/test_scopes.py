@@ -59,6 +59,8 @@ ABOVE_USE = {
     "DELETE /jobs/{job_id}": "admin",
     "POST /tokens": "admin",
     "GET /tokens": "admin",
+    "POST /api/datasets/{dataset_id}/drafts/take-over": "admin",
+    "POST /api/datasets/{dataset_id}/drafts/discard": "admin",
     "DELETE /tokens/{token}": "admin",
     "POST /tokens/{token}/renew": "admin",
     "POST /webhooks/deliveries/{delivery_id}/resend": "admin",

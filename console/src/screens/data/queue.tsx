@@ -144,6 +144,8 @@ function Row({ dataset, row, mayAnnotate, act }: RowProps) {
 function DraftTable({ dataset, rows, act }: { dataset: string; rows: DraftRow[]; act: RowProps["act"] }) {
   const t = text();
   const [dropping, setDropping] = useState<DraftRow | null>(null);
+  const [gone, setGone] = useState<[author: string, how: "take-over" | "discard"] | null>(null);
+  const others = may("admin") ? [...new Set(rows.filter((row) => !row.mine).map((row) => row.author))] : [];
   if (!rows.length) return <p class="muted">{t.noDrafts}</p>;
   return (
     <section class="stack tight">
@@ -180,6 +182,31 @@ function DraftTable({ dataset, rows, act }: { dataset: string; rows: DraftRow[];
           </tbody>
         </table>
       </div>
+      {others.map((who) => (
+        <p key={who} class="row">
+          {who}
+          <Button size="small" onClick={() => setGone([who, "take-over"])}>
+            {t.takeOver}
+          </Button>
+          <Button size="small" kind="danger" onClick={() => setGone([who, "discard"])}>
+            {t.discard}
+          </Button>
+        </p>
+      ))}
+      {gone && (
+        <Confirm
+          title={`${gone[1] === "discard" ? t.discard : t.takeOver}: ${gone[0]}`}
+          act={gone[1] === "discard" ? t.discard : t.takeOver}
+          danger={gone[1] === "discard"}
+          onClose={() => setGone(null)}
+          onConfirm={() => {
+            act(server.settle(dataset, ...gone));
+            setGone(null);
+          }}
+        >
+          <p>{t.goneHint[gone[1]]}</p>
+        </Confirm>
+      )}
       {dropping && (
         <Confirm
           title={t.discardTitle}

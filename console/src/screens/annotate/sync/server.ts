@@ -129,6 +129,11 @@ export class Server {
     return this.call("DELETE", `${image(dataset, content)}/draft`, undefined, { "If-Match": etag });
   }
 
+  /** Make all drafts of another person the caller's, or delete them. */
+  settle(dataset: string, author: string, how: "take-over" | "discard"): Promise<unknown> {
+    return this.call("POST", `/api/datasets/${encodeURIComponent(dataset)}/drafts/${how}`, { author });
+  }
+
   claim(dataset: string, count: number): Promise<{ queue: QueueRow[]; lease_seconds: number }> {
     return this.call("POST", "/api/annotation/queue/claim", { count, dataset });
   }
