@@ -9,8 +9,9 @@ old class has dropped by more than the gate allows, further candidates are measu
   correction of Wu et al. 2019 (BiC, arXiv 1905.13260).
 
 The candidate with the highest mean over old and new classes is published; this is how the published
-epoch is chosen, too. The trained network is kept unless a classifier's candidate is better by more
-than chance: a val split of a few images per class would choose lower logits for nothing.
+epoch is chosen, too. The trained network is kept unless old classes gain, and unless a classifier's
+candidate is better by more than chance: a val split of a few images per class would choose lower
+logits for nothing.
 docs/explanation/learning-benchmarks.md has the figures.
 """
 
@@ -81,9 +82,13 @@ class Candidate:
         """The mean; of equal ones, the least changed is the best."""
         return round(self.mean, 9), self.share, self.offset
 
-    def is_better(self, than: Candidate) -> bool:
-        """Whether the mean is higher, in a classifier by more than `CHANCE` standard errors."""
-        return self.mean - than.mean > CHANCE * self._error(than) + 1e-9
+    def recovers(self, trained: Candidate) -> bool:
+        """Whether old classes have at least the mean that they have in the trained network, and the
+        mean over old and new classes is higher: in a classifier by more than `CHANCE` standard
+        errors.
+        """
+        keeps = fmean(self.old.values()) >= fmean(trained.old.values())
+        return keeps and self.mean - trained.mean > CHANCE * self._error(trained) + 1e-9
 
     def _error(self, other: Candidate) -> float:
         """The standard error of the difference of two means, from the images of each class."""
@@ -145,7 +150,7 @@ class OldClassRecovery(TrainerExtension):
         for share in SHARES if differ(trained, known) else ():
             model.load_state_dict(averaged(trained, known, share))
             found += measure(model, description, share)
-        better = [candidate for candidate in found if candidate.is_better(first)]
+        better = [candidate for candidate in found if candidate.recovers(first)]
         best = max(better, key=lambda candidate: candidate.rank, default=first)
         model.load_state_dict(averaged(trained, known, best.share))
         if best.offset:

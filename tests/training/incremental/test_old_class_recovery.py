@@ -148,11 +148,14 @@ def candidate(offset: float, old: list[str], new: str) -> Candidate:
         (["1111111100", "1111111111"], "1111111111", True),
         (["1111111111", "1111111111"], "1111111000", True),  # two in each of both
         (["1111111111", "1111111111"], "1111000000", False),  # two more of old, one less of new
+        (["1111111000", "1111111111"], "1111111111", False),  # new classes gain, old ones lose
     ],
 )
-def test_a_few_images_more_are_chance(old: list[str], new: str, better: bool) -> None:
+def test_a_candidate_has_to_recover_more_than_chance(
+    old: list[str], new: str, better: bool
+) -> None:
     trained = candidate(0.0, ["1111111100", "1111111111"], "1111100000")
-    assert candidate(-0.5, old, new).is_better(trained) is better
+    assert candidate(-0.5, old, new).recovers(trained) is better
 
 
 def test_an_average_keeps_what_the_old_network_lacks() -> None:
