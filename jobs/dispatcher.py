@@ -22,7 +22,7 @@ from jobs.artifacts import clear
 from jobs.claims import HOST, is_of_this_machine
 from jobs.engine import End, Ending, JobEngine, Launched, NotLaunched, SplitEngine
 from jobs.failures import pause_left
-from jobs.finalizer import KILLED, JobFinalizer, dispatcher_lock, published_in
+from jobs.finalizer import KILLED, JobFinalizer, dispatcher_lock, note_leader, published_in
 from jobs.job import IDLE, LIGHT, LOCAL, Job
 from jobs.local_engine import LocalEngine, slots
 from jobs.logs.log_file import LogWriter
@@ -218,6 +218,9 @@ class Dispatcher:
             await self._engine.close()
             if self._webhooks is not None:
                 await asyncio.to_thread(self._webhooks.stop)
+            if self.store.database.is_shared and await asyncio.to_thread(self._lock.is_held):
+                with contextlib.suppress(*FAILURES):
+                    await asyncio.to_thread(note_leader, self.store.database, False)
             await asyncio.to_thread(self._lock.release)
             self._stopped.set()
         await self._stopped.wait()
@@ -226,6 +229,7 @@ class Dispatcher:
 
     async def _run(self) -> None:
         await self._acquire_lock()
+        await self._retry(partial(asyncio.to_thread, note_leader, self.store.database, True))
         if self._webhooks is not None:
             self._webhooks.start()
         await self._retry(self._take_over)
@@ -265,6 +269,7 @@ class Dispatcher:
             return
         log.warning("The lock of the dispatcher was lost with the database; waiting for it")
         await self._acquire_lock()
+        await self._retry(partial(asyncio.to_thread, note_leader, self.store.database, True))
         await self._retry(self._take_over)
 
     async def _reap(self) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from database import Database
+from database import Database, State, now
 from disk_space import NO_ROOM
 from exclusive import Exclusive
 from jobs.artifacts import kept_by
+from jobs.claims import HOST
 from jobs.failures import DISK_FULL, LONGEST_OUTAGE, REMEDY, TRY_AGAIN, seconds_since, spoken
 from jobs.job import Job
 from jobs.logs.log_file import LogWriter
@@ -17,6 +18,7 @@ from jobs.shared_folders import JobFolders
 from jobs.store import LONGEST_ERROR, JobStore
 from models_store.registry import Registry, published
 
+LEADER = "leader"  # key in the table `state`
 KILLED = "The service was killed while this job ran."
 BEGINNING = "from the beginning"
 KILLS = 10  # unobserved ends per allowed attempt that are not counted as crashes
@@ -27,6 +29,30 @@ Published = Callable[[str], str | None]
 def dispatcher_lock(database: Database) -> Exclusive:
     """The lock that the dispatcher of these jobs holds while it runs; nobody waits for it."""
     return database.exclusive("dispatcher", timeout=0)
+
+
+def note_leader(database: Database, leads: bool) -> None:
+    """Have the database say that this server leads, and since when; or that it does no longer.
+
+    Only where several may lead.
+    """
+    if not database.is_shared:
+        return
+    with database.write() as session:
+        if leads:
+            session.merge(State(key=LEADER, text=f"{now()} {HOST}"))
+        elif (row := session.get(State, LEADER)) is not None and (row.text or "").endswith(HOST):
+            session.delete(row)
+
+
+def leader(database: Database) -> dict[str, str] | None:
+    """The server that leads, and since when, as the database says; None: none, or one machine."""
+    if not database.is_shared:
+        return None
+    with database.read() as session:
+        row = session.get(State, LEADER)
+    since, _, server = ((row and row.text) or "").partition(" ")
+    return {"server": server, "since": since} if server else None
 
 
 def published_in(registry: Registry) -> Published:

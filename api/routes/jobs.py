@@ -19,6 +19,7 @@ from api.schemas import errors
 from errors import ValidationFailed
 from evaluation.results import led
 from jobs.control import status_of
+from jobs.finalizer import leader
 from jobs.job import KINDS
 from jobs.states import MEANINGS, Status
 from jobs.store import LISTED
@@ -118,8 +119,18 @@ class MetricHistory(BaseModel):
     )
 
 
+class Leader(BaseModel):
+    """The one of several servers that starts jobs and sends webhooks."""
+
+    server: str = Field(description="its host")
+    since: str = Field(description="when it began to lead, ISO 8601, UTC")
+
+
 class JobViews(BaseModel):
     jobs: list[JobView]
+    leader: Leader | None = Field(
+        description="the server that starts the jobs; null: there is one server only, or none leads"
+    )
 
 
 @router.get("/jobs", response_model=JobViews, responses=errors(400, 404))
@@ -139,12 +150,13 @@ async def list_jobs(
         raise ValidationFailed(f"'kind' must be one of {', '.join(KINDS)}; got {kind!r:.60}.")
     jobs = gateway.jobs
 
-    def look() -> list[dict[str, Any]]:
+    def look() -> dict[str, Any]:
         found = jobs.list(kind or None, *status, limit=limit, before=before or None)
         places = jobs.places()
-        return [view(gateway, job, places) for job in found]
+        shown = [view(gateway, job, places) for job in found]
+        return {"jobs": shown, "leader": leader(jobs.database)}
 
-    return {"jobs": await asyncio.to_thread(look)}
+    return await asyncio.to_thread(look)
 
 
 @router.get("/jobs/{job_id}", response_model=JobView, responses=errors(404))

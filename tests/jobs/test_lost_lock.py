@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from database import Database
-from jobs.finalizer import dispatcher_lock
+from database import Database, now
+from jobs.claims import HOST
+from jobs.finalizer import dispatcher_lock, leader
 from jobs.store import JobStore
 from settings import Settings
 from tests.support.dispatching import dispatching, running, story, submit, until
@@ -36,6 +37,23 @@ def machines(tmp_path: Path, new_postgres: Callable[[], str]) -> Iterator[list[D
     yield made
     for database in made:
         database.close()
+
+
+def test_the_database_says_who_leads_and_since_when(machines: list[Database]) -> None:
+    here, there = machines
+
+    async def body() -> None:
+        assert leader(there) is None
+        before = now()
+        async with dispatching(JobStore(here), "true"):
+            await until(lambda: leader(there) is not None)
+            found = leader(there)
+            assert found is not None
+            assert found["server"] == HOST
+            assert before <= found["since"] <= now()
+        assert leader(there) is None
+
+    story(JobStore(here), body)
 
 
 def locks(database: Database, granted: bool) -> int:

@@ -18,6 +18,7 @@ from sqlalchemy import (
     text,
 )
 
+from jobs.finalizer import LEADER
 from migrations.tables import METADATA
 from storage.agreement import STORE
 from upkeep.relocation import moved_value
@@ -27,7 +28,7 @@ LEFT_OUT = frozenset({"shared_datasets", "job_logs"})
 RECORDS = frozenset({"audit"})
 """Records of the past, whose paths stay what they were; no database lets them be changed."""
 MARKER = "migration"  # key in the table `state`
-NOT_COPIED = frozenset({MARKER, STORE})  # rows of `state` that are about the one database
+NOT_COPIED = frozenset({MARKER, STORE, LEADER})  # rows of `state` that are about the one database
 OWN = frozenset({"schema", "generation"})  # rows of `state` that a new database has
 BLOCK = 500  # rows that are in memory at once
 
