@@ -118,7 +118,7 @@ def make_private(home: Path) -> None:
     BentoML makes the folder when it is imported, open to others. Later its mode is the owner's.
     """
     with contextlib.suppress(OSError):
-        if not any(any(os.scandir(home / name)) for name in ("models", "bentos")):
+        if not any(os.listdir(home / name) for name in ("models", "bentos")):
             home.chmod(0o700)
 
 
