@@ -23,9 +23,9 @@ import numpy as np
 from errors import InvalidModelFile, VisionLoopError
 from models_store.foreign.file_type import MOST_ENTRIES
 from models_store.foreign.inert_pickle import (
-    InertUnpickler,
     StorageReference,
     TensorReference,
+    load,
     references,
 )
 from models_store.foreign.network import model_of
@@ -161,7 +161,7 @@ def _read_zip(path: Path) -> Checkpoint:
             "The checkpoint was saved on a big-endian machine. Load it there, and save it on a "
             "little-endian one."
         )
-    root = InertUnpickler(io.BytesIO(archive.read(pickles[0]))).load()
+    root = load(io.BytesIO(archive.read(pickles[0])))
 
     def entry(reference: StorageReference) -> zipfile.ZipInfo:
         try:
@@ -186,16 +186,14 @@ def _read_zip(path: Path) -> Checkpoint:
 
 def _read_legacy(path: Path) -> Checkpoint:
     with path.open("rb") as file:
-        if InertUnpickler(file).load() != LEGACY_MAGIC:
+        if load(file) != LEGACY_MAGIC:
             raise InvalidModelFile(
                 "The file is a pickle, but not a PyTorch checkpoint. Import the .pt that the "
                 "training saved."
             )
         for _ in ("protocol", "system"):
-            InertUnpickler(file).load()
-        reader = InertUnpickler(file)
-        root = reader.load()
-        keys = InertUnpickler(file).load()
+            load(file)
+        root, keys = load(file), load(file)
         widths = {ref.key: ref for ref in references(root)}
         storages: dict[str, bytes] = {}
         for key in keys:

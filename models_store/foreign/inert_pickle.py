@@ -7,12 +7,12 @@ is refused. Tensors become references into the file.
 from __future__ import annotations
 
 import collections
-import io
 import pickle
+import pickletools
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 from errors import InvalidModelFile
 
@@ -28,6 +28,8 @@ DTYPES = {
     "ByteStorage": "u1",
     "BoolStorage": "?",
 }
+
+GAP = 1000  # places of stored objects that a pickle may leave out; those of torch leave out none
 
 ALLOWED = re.compile(
     r"torch\.nn\.(modules\.\w+\.\w+|Module|parameter\.\w+)"
@@ -164,10 +166,46 @@ def inert_class(qualified: str) -> type[Inert]:
 REAL["dill._dill._load_type"] = _Function(lambda name: inert_class(f"builtins.{name}"))
 
 
-class InertUnpickler(pickle.Unpickler):
+def load(file: BinaryIO) -> Any:
+    """The next object in a file, made of inert stand-ins only.
+
+    Raises:
+        InvalidModelFile: It refers to a name that is not allowed, or would take far more memory
+            than it has bytes.
+        Exception: It is damaged.
+    """
+    start = file.tell()
+    check_memo(file)
+    file.seek(start)
+    return _InertUnpickler(file).load()
+
+
+def check_memo(file: BinaryIO) -> None:
+    """Refuse a pickle that stores an object at a place far beyond the number of stored objects.
+
+    Python would allocate memory for all places before it: up to 64 GiB for a pickle of ten bytes.
+
+    Raises:
+        InvalidModelFile: See above.
+        ValueError: It is damaged.
+    """
+    stored = 0
+    for operation, place, _ in pickletools.genops(file):
+        if operation.name == "MEMOIZE":
+            stored += 1
+        elif operation.name in ("PUT", "BINPUT", "LONG_BINPUT"):
+            stored += 1
+            if not isinstance(place, int) or place > stored + GAP:
+                raise InvalidModelFile(
+                    "The checkpoint is damaged, or made to exhaust memory: it stores object "
+                    f"{stored:,} at place {place:,}. Copy or download it again."
+                )
+
+
+class _InertUnpickler(pickle.Unpickler):
     """Unpickler that creates inert stand-ins only."""
 
-    def __init__(self, file: io.BufferedIOBase) -> None:
+    def __init__(self, file: BinaryIO) -> None:
         super().__init__(file)
         self._classes: dict[str, Any] = dict(REAL)
 

@@ -328,6 +328,23 @@ def test_a_compressed_storage_is_a_bomb(tmp_path: Path) -> None:
         read_checkpoint(path)
 
 
+@pytest.mark.parametrize("legacy", [True, False])
+@pytest.mark.parametrize("place", [b"r\xff\xff\xff\x7f", b"p2147483647\n", b"r\xff\xff\xff\xff"])
+def test_a_pickle_that_asks_for_memory_is_refused(
+    tmp_path: Path, place: bytes, legacy: bool
+) -> None:
+    """Each place before the one that an object is stored at would take 16 bytes: up to 64 GiB."""
+    bomb = b"\x80\x02}" + place + b"."
+    path = tmp_path / "a.pt"
+    if legacy:
+        path.write_bytes(bomb)
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("a/data.pkl", bomb)
+    with pytest.raises(InvalidModelFile, match=r"stores object 1 at place [24],"):
+        read_checkpoint(path)
+
+
 @pytest.mark.properties
 @given(st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), max_size=6), st.booleans())
 @settings(max_examples=EXAMPLES)
