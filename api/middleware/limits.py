@@ -313,8 +313,9 @@ class RateLimit:
         if scope["type"] != "http" or not self.rate or scope["path"] in PROBES:
             await self.app(scope, receive, send)
             return
-        is_image = scope["method"] in ("GET", "HEAD") and IMAGES.fullmatch(scope["path"])
-        error = self.count(exchange(scope).client, images=is_image is not None)
+        read = scope["method"] in ("GET", "HEAD")
+        images = read and IMAGES.fullmatch(scope["path"]) is not None
+        error = self.count(exchange(scope).client, images)
         if error is None:
             await self.app(scope, receive, send)
         else:

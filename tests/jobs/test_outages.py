@@ -81,7 +81,7 @@ def test_a_worker_whose_server_died_before_it_said_so_is_no_crash(
     monkeypatch.setattr(worker.process_log, "configure_job", lambda _: None)
     monkeypatch.setattr(worker.claimed, "__defaults__", (0.1,))
     monkeypatch.setattr(worker, "set_up_process", lambda _: None)
-    monkeypatch.setenv("VISIONLOOP_HOME", str(store.database.settings.home))
+    monkeypatch.setattr(worker, "get_settings", lambda: store.database.settings)
     monkeypatch.setenv(CLAIM_ENV, CLAIM)
     monkeypatch.setattr(sys, "argv", ["worker", job.id])
     assert worker.main(lambda *_: {}) == TRY_AGAIN
