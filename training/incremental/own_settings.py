@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from models_store.description import Task
 from training.planning.options import REPLAY_RATIO
 
-MOST_REPLAY = 0.75  # largest share of old images that is chosen
+MOST_REPLAY = 0.75  # largest share of old images that is chosen for a classifier
+MOST_REPLAY_OF_DETECTORS = 0.4  # with more, they learned new classes less well
 FEW_OLD = 5  # old images per old class below which a classifier's features are held
 
 
@@ -54,9 +55,9 @@ def choose_settings(
     """Choose the share of old images, and whether the features are held.
 
     For a model that gets new classes the share is that of the old classes, so that the images of
-    all classes are equally frequent. No old image is used more often than a new one. If a
-    classifier keeps only a few old images, replaying them again and again would cost most of what
-    it knows about the others.
+    all classes are equally frequent, up to a limit. No old image is used more often than a new
+    one. If a classifier keeps only a few old images, replaying them again and again would cost
+    most of what it knows about the others.
 
     Args:
         task: The task.
@@ -84,8 +85,9 @@ def choose_settings(
         )
     balanced = numbers.old_classes / classes
     once = numbers.kept / (numbers.kept + numbers.new)
-    chosen = round(max(ratio, min(balanced, once, MOST_REPLAY)), 2)
-    equal = task == "classify" and balanced <= min(once, MOST_REPLAY)
+    most = MOST_REPLAY if task == "classify" else MOST_REPLAY_OF_DETECTORS
+    chosen = round(max(ratio, min(balanced, once, most)), 2)
+    equal = task == "classify" and balanced <= min(once, most)
     sentences = []
     if chosen != ratio:
         reason = (

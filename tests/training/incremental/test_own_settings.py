@@ -17,8 +17,9 @@ from training.incremental.own_settings import ImageNumbers, choose_settings
         ("classify", (200, 100, 15, 5), 0.3, 0.3),  # chosen by a person
         ("classify", (200, 100, 15, 0), 0.2, 0.2),  # no new class
         ("classify", (200, 0, 15, 5), 0.2, 0.0),  # no old image
-        ("detect", (100, 128, 2, 1), 0.2, 0.56),
-        ("detect", (250, 750, 2, 2), 0.2, 0.5),
+        ("detect", (100, 128, 2, 1), 0.2, 0.4),  # no more than this
+        ("detect", (250, 100, 2, 2), 0.2, 0.29),
+        ("detect", (250, 750, 1, 3), 0.2, 0.25),
         ("segment", (250, 5, 15, 5), 0.2, 0.2),
         ("pose", (250, 750, 1, 1), 0.4, 0.4),
     ],
