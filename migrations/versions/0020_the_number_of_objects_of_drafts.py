@@ -17,4 +17,8 @@ def upgrade() -> None:
     drafts = sa.table(
         "annotation_drafts", sa.column("objects", sa.JSON), sa.column("object_count", sa.Integer)
     )
-    op.execute(drafts.update().values(object_count=sa.func.json_array_length(drafts.c.objects)))
+    # PostgreSQL refuses the length of what is no list; SQLite says 0.
+    name = "json_typeof" if op.get_bind().dialect.name == "postgresql" else "json_type"
+    is_list = getattr(sa.func, name)(drafts.c.objects) == "array"
+    length = sa.case((is_list, sa.func.json_array_length(drafts.c.objects)), else_=0)
+    op.execute(drafts.update().values(object_count=length))
