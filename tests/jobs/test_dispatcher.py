@@ -287,7 +287,7 @@ def test_a_worker_that_the_system_does_not_start_is_started_later(
             started = await completed(store, dispatcher)
         log = log_of(store, started)
         assert log.count("The worker cannot be started yet: can't start it.") == 1
-        assert log.count(f"Process {started.pid} started.") == 1
+        assert log.count(f"Process {started.pid} started") == 1
 
     story(store, body)
 
