@@ -81,7 +81,9 @@ def command_line(prog: str = PROG) -> argparse.ArgumentParser:
     renewed.add_argument(
         "--expires", metavar="TIME", help=f"{TIMES}; default: after as long as the old one"
     )
-    revoked = command("revoke", _revoke, "Revoke a token: requests with it get a 401.")
+    revoked = command(
+        "revoke", _revoke, "Revoke a token, and what it was before: requests with it get a 401."
+    )
     revoked.add_argument("token", metavar="NAME", help="name or id of the token")
     command(
         "open",

@@ -40,6 +40,8 @@ MOST_LIVING = 1000
 
 CLOSED = "closed"  # a key of the table `state`
 
+_NOT_REVOKED = select(AccessToken).where(AccessToken.revoked_at.is_(None))
+
 
 @dataclass(frozen=True, slots=True)
 class Token:
@@ -153,11 +155,9 @@ class TokenStore:
         )
         try:
             with self.database.write() as session:
-                living = session.scalars(
-                    select(AccessToken).where(AccessToken.living_name.is_not(None))
-                ).all()
+                living = session.scalars(_NOT_REVOKED).all()
                 for other in living:
-                    if other.living_name != row.living_name:
+                    if other.name.lower() != row.living_name:
                         continue
                     if _token(other).state == "valid":
                         raise taken
@@ -192,14 +192,17 @@ class TokenStore:
         """
         with self.database.write() as session:
             old = _living(session, name_or_id, "renewed")
-            if old.living_name is None:
+            if old.living_name is None and _named(session, old.name.lower()) is not None:
                 raise Conflict(
                     f"The token with the id {old.id} is not the newest of its name: renew it by "
                     f"the name, {old.name!r}."
                 )
             if expires_at is None and old.expires_at is not None:
                 began, end = map(datetime.fromisoformat, (old.created_at, old.expires_at))
-                span = datetime.now(UTC) + (end - began)
+                try:
+                    span = datetime.now(UTC) + (end - began)
+                except OverflowError:  # "never" as a date: the year 9999
+                    span = end
                 expires_at = span.isoformat(timespec="milliseconds")
             row, text = _new(old.name, old.scope, by, expires_at)
             old.living_name = None
@@ -213,14 +216,21 @@ class TokenStore:
         return _token(row), text
 
     def revoke(self, name_or_id: str, by: str) -> Token:
-        """Revoke a token by its name or id; of several with a name, the one that is not revoked.
+        """Revoke a token by its name or id.
+
+        By the name, so are the texts that it had before it was renewed and that work still.
+
+        Returns:
+            The token; by the name, the newest.
 
         Raises:
             NotFound: There is none that is not revoked.
         """
         with self.database.write() as session:
             row = _living(session, name_or_id, "revoked")
-            row.revoked_at, row.revoked_by, row.living_name = now(), by[:80], None
+            others = [] if row.id == name_or_id.strip() else _valid(session, row.name)
+            for one in {row, *others}:
+                one.revoked_at, one.revoked_by, one.living_name = now(), by[:80], None
             raise_generation(session)
         return _token(row)
 
@@ -280,14 +290,22 @@ def _living(session: Session, name_or_id: str, what: str) -> AccessToken:
     key = name_or_id.strip()
     row = session.get(AccessToken, key) if ID.fullmatch(key) else None
     if row is None:
-        row = session.scalar(
-            select(AccessToken)
-            .where(AccessToken.revoked_at.is_(None))
-            .where(AccessToken.living_name == key.lower())
-        )
+        row = _named(session, key.lower()) or next(iter(_valid(session, key)), None)
     if row is None or row.revoked_at is not None:
         raise NotFound(f"No token {_shown(key)!r} that can be {what}. {_known(session)}")
     return row
+
+
+def _named(session: Session, living_name: str) -> AccessToken | None:
+    """The newest token of a name; None if it was revoked, or its name is free again."""
+    return session.scalar(_NOT_REVOKED.where(AccessToken.living_name == living_name))
+
+
+def _valid(session: Session, name: str) -> list[AccessToken]:
+    """The tokens of a name that can be used, the newest first; renewed ones may be."""
+    found = session.scalars(_NOT_REVOKED.order_by(AccessToken.created_at.desc()))
+    same = (row for row in found if row.name.lower() == name.lower())
+    return [row for row in same if _token(row).state == "valid"]
 
 
 def lacks_admin(tokens: Sequence[Token]) -> bool:

@@ -224,6 +224,8 @@ async def revoke_token(
 ) -> Any:
     """Revoke a token by its name or id: from now on requests with it get a 401.
 
+    By the name, so do those with texts that it had before it was renewed.
+
     Requests that have begun are finished. The server stays closed, also without any token: see
     `visionloop tokens open`.
     """

@@ -107,6 +107,37 @@ def test_the_old_text_ends_at_a_given_time(tokens: TokenStore) -> None:
     assert tokens.revoke(old.id, "olga").state == "revoked"
 
 
+def test_revoking_a_name_ends_the_texts_that_it_had_before(tokens: TokenStore) -> None:
+    far = "2998-01-01T00:00:00.000+00:00"
+    old, _ = tokens.create("Anna", "use", "tests")
+    tokens.create("bob", "use", "tests")
+    new, _ = tokens.renew("anna", "olga", old_ends=far)
+    assert tokens.revoke("anna", "olga").id == new.id
+    states = {token.id: token.state for token in tokens.list() if token.name == "Anna"}
+    assert states == {old.id: "revoked", new.id: "revoked"}
+    assert [token.name for token in tokens.list() if token.state == "valid"] == ["bob"]
+
+
+def test_a_name_is_not_free_while_a_text_of_it_works(tokens: TokenStore) -> None:
+    old, _ = tokens.create("anna", "use", "tests")
+    new, _ = tokens.renew("anna", "olga", old_ends="2998-01-01T00:00:00.000+00:00")
+    assert tokens.revoke(new.id, "olga").id == new.id
+    assert {token.id: token.state for token in tokens.list()}[old.id] == "valid", "by its id alone"
+    with pytest.raises(Conflict, match="already"):
+        tokens.create("anna", "admin", "somebody else")
+    third, _ = tokens.renew("anna", "olga")
+    assert {token.id: token.state for token in tokens.list()}[old.id] == "revoked"
+    assert tokens.revoke("anna", "olga").id == third.id
+    tokens.create("anna", "use", "tests")
+
+
+def test_a_token_until_the_end_of_all_dates_is_renewed(tokens: TokenStore) -> None:
+    last = "9999-12-31T23:59:59.999+00:00"
+    tokens.create("anna", "use", "tests", last)
+    next_instant()
+    assert tokens.renew("anna", "olga")[0].expires_at == last
+
+
 def test_an_expired_token_is_renewed_as_well(tokens: TokenStore) -> None:
     old, _ = tokens.create("anna", "use", "tests", now())
     next_instant()
