@@ -331,11 +331,11 @@ class Dispatcher:
         """Start the next jobs of some kinds in their free slots, as `JobStore.queued` has them."""
         if free <= 0 or self._shutdown.is_set():
             return
-        for job in await asyncio.to_thread(self.store.queued, self.slots + PAUSED, kinds):
-            ready = (
-                job.id not in self._running and pause_left(job.outage_since, job.updated_at) <= 0
-            )
-            if ready and free > 0 and not self._shutdown.is_set():
+        queued = await asyncio.to_thread(self.store.queued, self.slots + PAUSED, kinds)
+        ready = [job for job in queued if pause_left(job.outage_since, job.updated_at) <= 0]
+        # No more: each start that fails, as while the cluster does not answer, may take seconds.
+        for job in ready[: self.slots]:
+            if job.id not in self._running and free > 0 and not self._shutdown.is_set():
                 free -= await self._launch(job)
 
     async def _fill_idle(self) -> None:

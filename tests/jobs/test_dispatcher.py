@@ -310,6 +310,25 @@ def test_a_job_waits_until_the_disk_has_room(store: JobStore) -> None:
     story(store, body)
 
 
+def test_no_more_workers_are_tried_at_once_than_there_are_slots(store: JobStore) -> None:
+    """Each attempt may take seconds, and nothing else is watched meanwhile."""
+    attempts = 0
+
+    def no_room(_: object) -> InsufficientStorage:
+        nonlocal attempts
+        attempts += 1
+        return InsufficientStorage("Too little room.")
+
+    async def body() -> None:
+        first, *others = [submit(store) for _ in range(5)]
+        async with dispatching(store, WAIT, machine=Machine(lacking_room=no_room)):
+            await until(lambda: attempts >= 3)
+        assert "cannot be started yet" in log_of(store, first)
+        assert not any(log_of(store, job) for job in others)
+
+    story(store, body)
+
+
 @pytest.mark.sqlite
 def test_a_locked_database_delays_the_end_of_a_job(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
