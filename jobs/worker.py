@@ -86,6 +86,7 @@ class WorkerJob:
         self._attempt = job.attempts
         self._in_outage = job.outage_since is not None
         self._unwritten: float | None = None  # since when the database refuses reports
+        self._told = -math.inf  # when the log last said so
 
     def begin(self) -> None:
         """Have what an earlier attempt left, on this machine or another.
@@ -242,13 +243,17 @@ class WorkerJob:
     def _tolerant(self, what: str) -> Iterator[None]:
         """A context in which the database may fail: a job does not fail because of its report.
 
-        An outage is one line of the log, and another one tells how long it lasted.
+        The log says so now and then: it is also the only sign of life that the dispatcher has then.
+        Another line tells how long it lasted.
         """
         try:
             yield
         except FAILURES as error:
+            now = time.monotonic()
             if self._unwritten is None:
-                self._unwritten = time.monotonic()
+                self._unwritten, self._told = now, -math.inf
+            if now - self._told >= OUTAGE_LOG:
+                self._told = now
                 print(f"{what} could not be written: {error}", file=sys.stderr, flush=True)
             return
         if self._unwritten is not None:

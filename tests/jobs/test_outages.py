@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from errors import StoreRefused, StoreUnavailable
+from errors import DatabaseBusy, StoreRefused, StoreUnavailable
 from jobs import worker
 from jobs.claims import CLAIM_ENV, HOST
 from jobs.failures import LONGEST_OUTAGE, TRY_AGAIN, pause_left, spoken
@@ -177,6 +177,28 @@ def test_a_job_that_waits_for_the_store_says_since_when(
         "The object store cannot be reached. The job waits for it.",
         "The object store answers again, after 0 seconds.",
     ]
+
+
+def test_a_worker_whose_reports_are_refused_gives_signs_of_life(
+    store: JobStore, row: Job, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The dispatcher ends a worker of which it hears nothing."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise DatabaseBusy("It is away.", 1.0)
+
+    job = WorkerJob(store, row)
+    with monkeypatch.context() as away:
+        away.setattr(store, "note", refuse)
+        away.setattr(store, "add_epoch", refuse)
+        for epoch in (1, 2):
+            job.finished_epoch(epoch, {})
+        assert capsys.readouterr().err == "An epoch's metrics could not be written: It is away.\n"
+        away.setattr(worker, "OUTAGE_LOG", 0.0)
+        job.finished_epoch(3, {})
+        assert capsys.readouterr().err.count("could not be written") == 1
+    job.finished_epoch(4, {})
+    assert capsys.readouterr().out == "The database takes reports again, after 0 seconds.\n"
 
 
 def test_a_store_that_stays_away_gives_the_place_to_others(
