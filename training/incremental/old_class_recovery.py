@@ -96,9 +96,9 @@ class Candidate:
         for ours, theirs in zip(self.hits, other.hits, strict=True):
             for cls, hits in ours.items():
                 changes = hits.float() - theirs[cls].float()
-                if len(changes) > 1:
-                    weight = 0.5 / len(ours)
-                    variance += weight**2 * float(changes.var()) / len(changes)
+                # one image has no variance: as of a change that is as likely as its opposite
+                one = changes.var() if len(changes) > 1 else changes.square()
+                variance += (0.5 / len(ours)) ** 2 * float(one) / len(changes)
         return math.sqrt(variance)
 
 

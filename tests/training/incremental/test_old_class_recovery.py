@@ -158,6 +158,12 @@ def test_a_candidate_has_to_recover_more_than_chance(
     assert candidate(-0.5, old, new).recovers(trained) is better
 
 
+@pytest.mark.parametrize(("gained", "better"), [(1, False), (3, False), (5, True)])
+def test_chance_is_greatest_with_one_image_of_each_class(gained: int, better: bool) -> None:
+    trained = candidate(0.0, ["0"] * 10, "1")
+    assert candidate(-0.5, ["1"] * gained + ["0"] * (10 - gained), "1").recovers(trained) is better
+
+
 def test_an_average_keeps_what_the_old_network_lacks() -> None:
     trained = {"rows": torch.tensor([[2.0], [4.0], [6.0]]), "count": torch.tensor(3)}
     old = {"rows": torch.tensor([[0.0], [0.0]]), "count": torch.tensor(1)}
