@@ -87,7 +87,7 @@ def choose_settings(
     once = numbers.kept / (numbers.kept + numbers.new)
     most = MOST_REPLAY if task == "classify" else MOST_REPLAY_OF_DETECTORS
     chosen = round(max(ratio, min(balanced, once, most)), 2)
-    equal = task == "classify" and balanced <= min(once, most)
+    equal = task == "classify" and ratio <= balanced <= min(once, most)
     sentences = []
     if chosen != ratio:
         reason = (

@@ -40,6 +40,7 @@ def test_the_share_of_old_images(
         ("classify", (250, 750, 15, 5), 0.2, True),
         ("classify", (800, 200, 1, 4), 0.2, True),  # the default share is that of the old classes
         ("classify", (250, 749, 15, 5), 0.2, False),  # old classes are rarer than new ones
+        ("classify", (800, 200, 1, 9), 0.2, False),  # and here more frequent
         ("classify", (30, 600, 80, 1), 0.2, False),
         ("classify", (250, 750, 15, 5), 0.75, False),  # chosen by a person
         ("classify", (250, 750, 15, 0), 0.2, False),
