@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from access.sessions import SessionStore, all_sessions
 from api.routes import metrics
 from database import Database, State
 from errors import Conflict
@@ -22,7 +23,7 @@ from settings import Settings
 from storage.agreement import agree_on_store
 from tests.support.patience import wait_until
 from tests.support.postgres import Postgres
-from upkeep.restore import check_restored
+from upkeep.restore import check_restored, end_restored_sessions
 
 Create = Callable[[], str]
 
@@ -134,6 +135,16 @@ def test_a_restore_needs_the_restored_dump_and_no_program_on_it(settings: Settin
         assert session.get(State, "generation") is not None
     database.close()
     wait_until(lambda: _accepted(settings))  # the server notices the end of a connection soon
+
+
+def test_a_restored_dump_brings_back_no_session_of_a_browser(settings: Settings) -> None:
+    end_restored_sessions(settings)  # a dump of before there were any
+    database = Database(settings)
+    SessionStore(database).open(None, b"digest")
+    end_restored_sessions(settings)
+    with database.read() as session:
+        assert all_sessions(session) == ()
+    database.close()
 
 
 def _accepted(settings: Settings) -> bool:

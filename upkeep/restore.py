@@ -18,8 +18,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from sqlalchemy import delete, inspect
 
 from access.sessions import SessionStore
+from access.tables import AccessSession
 from database import MIGRATING, Database, client_errors, known_revisions, revision
 from disk_space import MIB, free_bytes
 from errors import Conflict, DatabaseDamaged, Forbidden, InsufficientStorage, ValidationFailed
@@ -123,6 +125,8 @@ def restore(
         if database is not None:
             relocated = _prepared(settings, store, staged, manifest.header)
         aside = _exchange(settings, store, staged, models, database)
+        if database is None:
+            end_restored_sessions(settings)
     return Restored(manifest.header, settings.home, store.models, aside, relocated)
 
 
@@ -190,6 +194,13 @@ def check_restored(settings: Settings) -> None:
             f"{named(settings)} is in use: {', '.join(sorted(set(programs))[:5])}. Stop all "
             "servers and jobs, and close other connections to it."
         )
+
+
+def end_restored_sessions(settings: Settings) -> None:
+    """End every session of a PostgreSQL database that no server uses: some were ended since."""
+    with client_errors(), connection_to(settings) as connection, connection.begin():
+        if inspect(connection).has_table(AccessSession.__tablename__):
+            connection.execute(delete(AccessSession))
 
 
 def _check_outside(path: Path, homes: tuple[Path, ...]) -> None:
