@@ -151,7 +151,7 @@ def _renew(database: Database, options: argparse.Namespace) -> None:
     expires_at = after(options.expires, "--expires") if options.expires else None
     old_ends = after(options.old_ends, "--old-ends") if options.old_ends else None
     token, text = store.renew(options.token, shell_user(), expires_at, old_ends)
-    ends = f"ends at {old_ends[:16]} UTC" if old_ends else "has ended"
+    ends = f"ends at {old_ends[:16]} UTC at the latest" if old_ends else "has ended"
     record(database, "access renew", token.name, f"renewed a token; the old text {ends}")
     if options.json:
         print_json(token.to_json() | {"token": text})

@@ -205,7 +205,7 @@ async def renew_token(
     old_ends = expiry.after(body.old_ends, "old_ends") if body.old_ends else None
     renew = partial(gateway.access.tokens.renew, token, caller(request), expires_at, old_ends)
     found, secret = await asyncio.to_thread(renew)
-    ends = f"ends at {old_ends}" if old_ends else "has ended"
+    ends = f"ends at {old_ends} at the latest" if old_ends else "has ended"
     changed(f"renewed the token; the old text {ends}", found.name)
     gateway.access.live.refresh()
     return found.to_json() | {"token": secret}
