@@ -88,14 +88,16 @@ def _hold(name: str, registry: Registry) -> None:
     versions = [version for version in registry.list() if version.name == name]
     if not versions or any(version.promoted for version in versions):
         return
-    refused = {one.version for one in registry.decisions(name) if one.action == "refused"}
-    held = next((one for one in versions if one.version not in refused), versions[0])
-    reason = f"{held.id} was the version of {name!r} before this training published a newer one."
-    if held.version in refused:
-        reason += " It was refused before, but there is no other."
-    elif held is not versions[0]:
-        reason += " Newer ones were refused."
     with contextlib.suppress(Conflict, ModelNotFound):  # promoted or deleted meanwhile
+        refused = {one.version for one in registry.decisions(name) if one.action == "refused"}
+        held = next((one for one in versions if one.version not in refused), versions[0])
+        reason = (
+            f"{held.id} was the version of {name!r} before this training published a newer one."
+        )
+        if held.version in refused:
+            reason += " It was refused before, but there is no other."
+        elif held is not versions[0]:
+            reason += " Newer ones were refused."
         registry.promote(held.id, DecisionReason("training", (reason,)), expected_promoted="")
 
 
