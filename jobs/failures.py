@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import PurePath
 
 from disk_space import NO_ROOM, is_disk_full
@@ -18,6 +18,7 @@ from errors import DatasetInvalid, InsufficientStorage, ValidationFailed, Vision
 
 DISK_FULL = 28  # exit code of a worker that could not write its outcome (ENOSPC)
 TRY_AGAIN = 75  # exit code of a worker that could not reach what it needs (EX_TEMPFAIL)
+UNTRIED = 600.0  # seconds without an attempt, as in a queue or without a server, that end an outage
 LONGEST_OUTAGE = 24 * 3600.0  # seconds for which attempts that fail so are followed by another
 SHORTEST_PAUSE, LONGEST_PAUSE = 5.0, 60.0  # seconds between two of them
 SHARE = 0.25  # of the outage so far, as a pause
@@ -114,6 +115,11 @@ def seconds_since(moment: str | None) -> float:
     if moment is None:
         return 0.0
     return (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()
+
+
+def ago(seconds: float) -> str:
+    """The time that many seconds ago, as rows have it."""
+    return (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat(timespec="milliseconds")
 
 
 def pause_left(outage_since: str | None, ended_at: str) -> float:

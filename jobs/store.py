@@ -15,16 +15,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from sqlalchemy import (
-    ColumnElement,
-    CursorResult,
-    Update,
-    case,
-    delete,
-    func,
-    select,
-    update,
-)
+from sqlalchemy import ColumnElement, CursorResult, Update, case, delete, func, select, update
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import set_committed_value
 
@@ -34,6 +25,7 @@ from disk_space import check_room
 from errors import Conflict, RateLimited, VisionLoopError
 from jobs.caller import CALLER
 from jobs.epochs import EpochRow
+from jobs.failures import UNTRIED, ago
 from jobs.handle import JobCancelled
 from jobs.home_references import referring, refuse_paths_elsewhere
 from jobs.job import IDLE, LIGHT, LOCAL, Job, Kind, find_job
@@ -362,11 +354,14 @@ class JobStore:
     def claim(self, job_id: str, claim: str) -> bool:
         """Write the claim of the worker that is to be started for a queued job.
 
-        Returns False if the job is not queued. A later claim replaces an earlier one.
+        Returns False if the job is not queued. A later claim replaces an earlier one. An outage
+        counts on only if the job was tried lately.
         """
         queued = (Job.id == job_id, Job.status == "queued")
+        since = case((Job.updated_at > ago(UNTRIED), Job.outage_since), else_=None)
         with self.database.write_rows() as session:
-            return _execute(session, update(Job).where(*queued).values(claim=claim)) == 1
+            values = {"claim": claim, "outage_since": since}
+            return _execute(session, update(Job).where(*queued).values(values)) == 1
 
     def start(
         self,

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from sqlalchemy import update
 from errors import DatabaseBusy, StoreRefused, StoreUnavailable
 from jobs import worker
 from jobs.claims import CLAIM_ENV, HOST
-from jobs.failures import LONGEST_OUTAGE, TRY_AGAIN, pause_left, spoken
+from jobs.failures import LONGEST_OUTAGE, TRY_AGAIN, UNTRIED, ago, pause_left, spoken
 from jobs.job import Job
 from jobs.shared_folders import JobFolders
 from jobs.store import JobStore
@@ -25,11 +24,6 @@ from models_store.registry import Registry
 from tests.support.dispatching import CLAIM, begin, dispatching, log_of, story, submit
 from tests.support.patience import PATIENCE, until
 from tests.support.serving import ROOT
-
-
-def ago(seconds: float) -> str:
-    moment = datetime.now(UTC) - timedelta(seconds=seconds)
-    return moment.isoformat(timespec="milliseconds")
 
 
 @pytest.fixture
@@ -85,6 +79,20 @@ def test_a_worker_whose_server_died_before_it_said_so_is_no_crash(
     monkeypatch.setenv(CLAIM_ENV, CLAIM)
     monkeypatch.setattr(sys, "argv", ["worker", job.id])
     assert worker.main(lambda *_: {}) == TRY_AGAIN
+
+
+@pytest.mark.parametrize(("untried", "counts"), [(30.0, True), (UNTRIED + 30, False)])
+def test_time_in_which_nothing_was_tried_is_no_outage(
+    store: JobStore, untried: float, counts: bool
+) -> None:
+    """A server that was off for the weekend, or a long queue: the first failure is the first."""
+    job = submit(store)
+    began = ago(LONGEST_OUTAGE + 3600)
+    with store.database.write() as session:
+        values = {"outage_since": began, "updated_at": ago(untried)}
+        session.execute(update(Job).where(Job.id == job.id).values(values))
+    assert store.claim(job.id, CLAIM)
+    assert store.get(job.id).outage_since == (began if counts else None)
 
 
 def test_it_is_tried_again_more_often_than_it_may_crash(
