@@ -77,7 +77,8 @@ class HomePaths:
 
     @property
     def thumbnails(self) -> Path:
-        """Thumbnails of the images of datasets, by the SHA-256 of the image."""
+        """Thumbnails of the images of datasets, and PNGs of those that browsers cannot show, by the
+        SHA-256 of the image."""
         return self.root / "cache" / "thumbnails"
 
     @property

@@ -226,6 +226,33 @@ def read_plain_jpeg(data: bytes, max_pixels: int) -> tuple[int, int] | None:
         return image.size if plain else None
 
 
+def shown_alike(data: bytes, max_pixels: int) -> bool:
+    """Whether browsers show an image file as `decode` reads it: its pixels, their place and turn.
+
+    They do with JPEG, PNG and WebP, unless something is in the file that they treat differently.
+    Colour profiles are not looked at: browsers apply them, which moves nothing. Raises as
+    `check_header`.
+    """
+    with _refusing():
+        image, _ = _open_checked(data, max_pixels)
+        if image.format in _JPEGS:
+            told = Image.Exif()
+            told.load(image.info.get("exif", b""))
+            # Pillow also finds an orientation in XMP, which browsers pass over
+            turned_alike = told.get(ORIENTATION, 1) == image.getexif().get(ORIENTATION, 1)
+            return image.mode in ("RGB", "L") and turned_alike
+        deep = image.format == "PNG" and data[24] > 8  # bits of a value, which Pillow does not tell
+        return (
+            image.format in ("PNG", "WEBP")
+            and not deep
+            and image.mode in ("RGB", "L", "P", "1")
+            and "transparency" not in image.info
+            and not getattr(image, "is_animated", False)
+            and b"eXIf" not in data
+            and Image.Image.getexif(image).get(ORIENTATION, 1) == 1
+        )
+
+
 class _refusing:
     """Context that converts Pillow's exceptions on malicious or damaged files to VisionLoop errors.
 

@@ -20,7 +20,7 @@ MEANING: dict[Kind, str] = {
     "kept": "images kept from live traffic",
     "uploads": "files uploaded for jobs that were cancelled or never queued; objects in S3 that "
     "nothing refers to",
-    "thumbnails": "thumbnails and indexes of the images of datasets, which are made again",
+    "thumbnails": "thumbnails, PNGs and indexes of the images of datasets, which are made again",
     "temporary": "files of processes that were killed",
     "aside": "what `restore --force` moved aside",
 }

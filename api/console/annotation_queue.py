@@ -13,21 +13,17 @@ from starlette.responses import FileResponse
 from annotation.drafts.image_state import ImageReader
 from annotation.queue.review_queue import QueuePage
 from api.console.image_annotations import read_image
+from api.console.image_files import NOSNIFF, UNCHANGING, content_type, content_type_of
 from api.dependencies import GatewayDep
 from api.groups import ANNOTATE
 from api.middleware.auth import require_annotate, require_use
 from api.middleware.request_state import address_of
 from api.schemas import errors
-from api.thread_pool import slow_reads
-from dataset.image_files import suffix_of
-from errors import VisionLoopError, without_server_paths
+from api.thread_pool import slow_reads, thumbnails
+from errors import without_server_paths
 
 router = APIRouter(prefix="/api", tags=[ANNOTATE], dependencies=[Depends(require_use)])
 
-CONTENT_TYPES = {
-    ".jpg": "image/jpeg", ".png": "image/png", ".webp": "image/webp", ".bmp": "image/bmp",
-    ".tif": "image/tiff", ".avif": "image/avif",
-}  # fmt: skip
 IMAGE: dict[int | str, dict[str, Any]] = {200: {"content": {"image/*": {}}}}
 
 
@@ -118,14 +114,35 @@ async def queue(
 @router.get(
     "/datasets/{dataset_id}/pictures/{content}",
     response_class=FileResponse,
-    responses=errors(404) | IMAGE,
+    responses=errors(400, 404, 413, 429, 503) | IMAGE,
 )
-async def picture(dataset_id: str, content: str, gateway: GatewayDep) -> FileResponse:
-    """An image of a dataset, by its content."""
+async def picture(
+    dataset_id: str,
+    content: str,
+    gateway: GatewayDep,
+    shown: Literal["file", "browser"] = Query(
+        "file",
+        alias="as",
+        description="file: the file as it is; browser: a PNG of the pixels that training reads, "
+        "unless browsers show the file just so",
+    ),
+) -> Response:
+    """An image of a dataset, by its content.
+
+    As `browser` it is always in a format that browsers show, without loss, and has the size that
+    annotations refer to: a TIFF is its first page, 16 bits are reduced to 8 and an orientation in
+    EXIF is applied as for training.
+    """
     reader = ImageReader(gateway.datasets, gateway.annotated)
     path = await read_image(reader, dataset_id, partial(reader.file, dataset_id, content))
-    kind = CONTENT_TYPES.get(path.suffix.lower(), "application/octet-stream")
-    return FileResponse(path, media_type=kind, headers={"X-Content-Type-Options": "nosniff"})
+    kept = gateway.thumbnails
+    if shown == "browser" and not await asyncio.to_thread(kept.shown_alike, path):
+        found = await asyncio.to_thread(kept.find, content, None)
+        if found is None:
+            found = await thumbnails.run(partial(kept.make, content, path, None))
+        return Response(found, media_type="image/png", headers=UNCHANGING)
+    kind = await asyncio.to_thread(content_type_of, path)
+    return FileResponse(path, media_type=kind, headers=UNCHANGING)
 
 
 class Held(BaseModel):
@@ -182,8 +199,4 @@ async def kept_picture(image_id: str, gateway: GatewayDep) -> Response:
     It needs the scope `annotate`, because its sender may not want others to see it.
     """
     data = await asyncio.to_thread(gateway.live.kept.open, image_id)
-    try:
-        kind = CONTENT_TYPES.get(suffix_of(data), "application/octet-stream")
-    except VisionLoopError:
-        kind = "application/octet-stream"
-    return Response(data, media_type=kind, headers={"X-Content-Type-Options": "nosniff"})
+    return Response(data, media_type=content_type(data), headers=NOSNIFF)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -12,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import FileResponse
 
 from annotation.uploads.new_images import ImageIntake
+from api.console.image_files import UNCHANGING, content_type_of
 from api.console.uploads import read_upload, uploaded
 from api.dependencies import GatewayDep
 from api.groups import DATASETS
@@ -22,17 +22,11 @@ from api.requests import fields
 from api.schemas import RequestFields, errors, form_body
 from api.thread_pool import slow_reads, slow_work, thumbnails
 from dataset.browse.index import DRAFT, NO_SPLIT, STATES, ImageFilter, State
-from dataset.image_files import suffix_of
-from errors import VisionLoopError
 from models_store.description import Task
 from serving.gateways.one_process import OneAtATime
 
 router = APIRouter(prefix="/api/datasets", tags=[DATASETS], dependencies=[Depends(require_use)])
 
-CONTENT_TYPES = {
-    ".jpg": "image/jpeg", ".png": "image/png", ".webp": "image/webp", ".bmp": "image/bmp",
-    ".tif": "image/tiff", ".avif": "image/avif", ".jp2": "image/jp2",
-}  # fmt: skip
 IMAGE: dict[int | str, dict[str, Any]] = {
     200: {"content": {"image/*": {}}},
     304: {"description": "the client has it already (`If-None-Match`)"},
@@ -42,8 +36,6 @@ STATE = (
     "corrected: by a person; empty: checked, and without an object; unreadable: cannot be decoded"
 )
 Size = Literal["160", "320", "640", "1280", "2560"]
-NOSNIFF = {"X-Content-Type-Options": "nosniff"}
-UNCHANGING = {"Cache-Control": "private, max-age=31536000, immutable", **NOSNIFF}
 
 _one_at_a_time = OneAtATime("images")  # held while new images are read and stored
 
@@ -238,7 +230,7 @@ async def show_image(
     if tag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
     if size is None:
-        kind = await asyncio.to_thread(_content_type, path)
+        kind = await asyncio.to_thread(content_type_of, path)
         return FileResponse(path, media_type=kind, headers=headers)
     side = int(size)
     found = await asyncio.to_thread(gateway.thumbnails.find, content, side)
@@ -330,12 +322,3 @@ def _add_urls(request: Request, dataset_id: str, row: dict[str, Any]) -> None:
     path = f"/api/datasets/{dataset_id}/images/{row['content']}"
     row["url"] = address_of(request, path) if row["content"] else ""
     row["thumbnail_url"] = f"{row['url']}?size=320" if row["content"] else ""
-
-
-def _content_type(path: Path) -> str:
-    """The media type of an image file, by its first bytes; its name may be wrong."""
-    with path.open("rb") as file:
-        try:
-            return CONTENT_TYPES.get(suffix_of(file.read(16)), "application/octet-stream")
-        except VisionLoopError:
-            return "application/octet-stream"

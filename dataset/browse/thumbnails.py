@@ -1,4 +1,7 @@
-"""Thumbnails of images: upright JPEG files in a cache on disk with a bounded size."""
+"""What pages show of images: upright thumbnails, and whole images in a format that browsers read.
+
+They are in a cache on disk with a bounded size: thumbnails as JPEG, whole images as PNG.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import numpy as np
 
 from errors import InvalidImage
 from files import PARTIAL, atomic_write
-from inference.images import decode_at_least
+from inference.images import Pixels, decode, decode_at_least, shown_alike
 from settings import Settings
 
 SIZES = (160, 320, 640, 1280, 2560)  # pixels of the longer side
@@ -25,7 +28,8 @@ BIGGEST = 512 * 2**20  # bytes of an image file
 class Thumbnails:
     """Makes thumbnails and keeps them; safe to share between threads and processes.
 
-    A thumbnail is named by its image's content, so it is never outdated.
+    A thumbnail is named by its image's content, so it is never outdated. The size None stands for
+    the whole image as a PNG file.
     """
 
     def __init__(self, settings: Settings, most_bytes: int = MOST_BYTES) -> None:
@@ -34,26 +38,38 @@ class Thumbnails:
         self._most_bytes = most_bytes
         self._written = MEASURED_AFTER  # so that the first write measures
 
-    def find(self, content: str, size: int) -> bytes | None:
+    def shown_alike(self, image: Path) -> bool:
+        """Whether browsers show an image file as training reads it, so that it needs no PNG.
+
+        Raises:
+            InvalidImage: The file is not an image.
+            PayloadTooLarge: It has more pixels than allowed.
+        """
+        return shown_alike(_read(image), self._max_pixels)
+
+    def find(self, content: str, size: int | None) -> bytes | None:
         """The thumbnail of an image, if it is in the cache.
 
         Args:
             content: SHA-256 of the image's file.
-            size: One of SIZES.
+            size: One of SIZES, or None.
         """
         try:
             return self._file(content, size).read_bytes()
         except FileNotFoundError:
             return None
 
-    def make(self, content: str, image: Path, size: int) -> bytes:
+    def make(self, content: str, image: Path, size: int | None) -> bytes:
         """Make the thumbnail of an image file and keep it. It is never larger than the image.
 
         Raises:
             InvalidImage: The file cannot be decoded.
             PayloadTooLarge: It has more pixels than allowed.
         """
-        thumbnail = encoded(image, size, self._max_pixels)
+        if size is None:
+            thumbnail = as_png(image, self._max_pixels)
+        else:
+            thumbnail = encoded(image, size, self._max_pixels)
         with contextlib.suppress(OSError):  # a full disk must not keep images from being seen
             atomic_write(self._file(content, size), thumbnail)
             self._written += len(thumbnail)
@@ -78,8 +94,9 @@ class Thumbnails:
             size -= bytes_of
         return deleted
 
-    def _file(self, content: str, size: int) -> Path:
-        return self.folder / content[:2] / f"{content}-{size}.jpg"
+    def _file(self, content: str, size: int | None) -> Path:
+        name = f"{content}.png" if size is None else f"{content}-{size}.jpg"
+        return self.folder / content[:2] / name
 
 
 def encoded(image: Path, size: int, max_pixels: int) -> bytes:
@@ -88,25 +105,38 @@ def encoded(image: Path, size: int, max_pixels: int) -> bytes:
     Raises:
         InvalidImage, PayloadTooLarge: As `inference.images.decode`.
     """
-    try:
-        if image.stat().st_size > BIGGEST:
-            raise InvalidImage(f"The file is larger than {BIGGEST // 2**20} MiB.")
-        data = image.read_bytes()
-    except OSError as error:
-        raise InvalidImage(f"The file cannot be read: {error.strerror}.") from None
 
     def needed(width: int, height: int) -> tuple[int, int]:
         return _fitted(width, height, size)
 
-    found = decode_at_least(data, max_pixels, needed)
+    found = decode_at_least(_read(image), max_pixels, needed)
     target = _fitted(found.width, found.height, size)
-    pixels = found.pixels
+    pixels = np.ascontiguousarray(found.pixels)
     if (pixels.shape[1], pixels.shape[0]) != target:
-        scaled = cv2.resize(pixels, target, interpolation=cv2.INTER_AREA)
-    else:
-        scaled = np.ascontiguousarray(pixels)
-    bgr = cv2.cvtColor(scaled, cv2.COLOR_RGB2BGR)
-    done, buffer = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+        pixels = cv2.resize(pixels, target, interpolation=cv2.INTER_AREA).astype(np.uint8)
+    return _written(pixels, ".jpg", [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+
+
+def as_png(image: Path, max_pixels: int) -> bytes:
+    """The pixels of an image file that training reads, as a PNG.
+
+    Raises:
+        InvalidImage, PayloadTooLarge: As `inference.images.decode`.
+    """
+    return _written(decode(_read(image), max_pixels), ".png", [])
+
+
+def _read(image: Path) -> bytes:
+    try:
+        if image.stat().st_size > BIGGEST:
+            raise InvalidImage(f"The file is larger than {BIGGEST // 2**20} MiB.")
+        return image.read_bytes()
+    except OSError as error:
+        raise InvalidImage(f"The file cannot be read: {error.strerror}.") from None
+
+
+def _written(pixels: Pixels, suffix: str, options: list[int]) -> bytes:
+    done, buffer = cv2.imencode(suffix, cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), options)
     if not done:
         raise InvalidImage("The image cannot be scaled. Its sides differ too much.")
     return buffer.tobytes()

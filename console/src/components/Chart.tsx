@@ -1,10 +1,19 @@
 /** Line charts by uPlot, in the page's colours, as wide as their place. */
+import { signal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
-import uPlot from "uplot";
+import type uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 import { language, type Language } from "../text";
 import { dark } from "../theme";
 import { words } from "./text";
+import { notifyError } from "./Toast";
+
+// uPlot is a sixth of the page's script: it is fetched with the first chart.
+const plotter = signal<typeof uPlot | null>(null);
+
+function fetchPlotter(): void {
+  if (!plotter.value) import("uplot").then((found) => (plotter.value = found.default), notifyError);
+}
 
 export interface Line {
   label: string;
@@ -39,12 +48,16 @@ export function Chart({ label, x, lines, time = false, height = 180, format = St
   const plot = useRef<uPlot | null>(null);
   const isDark = dark.value;
   const lang = language.value;
+  const Plot = plotter.value;
   const shape = `${isDark} ${lang} ${time} ${height} ${zero} ${xLabel} ${lines.map((line) => `${line.label}|${line.colour}|${line.dashed}`).join()}`;
   const data = [x, ...lines.map((line) => line.values.map((value) => value ?? null))] as unknown as uPlot.AlignedData;
   const latest = useRef({ data, format });
   latest.current = { data, format };
 
+  useEffect(fetchPlotter, []);
+
   useEffect(() => {
+    if (!Plot) return;
     const element = place.current!;
     const colours = isDark ? DARK : LIGHT;
     const muted = isDark ? "#9aa4b1" : "#5b6470";
@@ -85,7 +98,7 @@ export function Chart({ label, x, lines, time = false, height = 180, format = St
       cursor: { points: { size: 7 } },
       legend: { live: true },
     };
-    const made = new uPlot(options, latest.current.data, element);
+    const made = new Plot(options, latest.current.data, element);
     plot.current = made;
     const observer = new ResizeObserver(() => made.setSize({ width: Math.max(element.clientWidth, 160), height }));
     observer.observe(element);
@@ -94,7 +107,7 @@ export function Chart({ label, x, lines, time = false, height = 180, format = St
       made.destroy();
       plot.current = null;
     };
-  }, [shape]);
+  }, [shape, Plot]);
 
   useEffect(() => {
     plot.current?.setData(data);

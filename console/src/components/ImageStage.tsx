@@ -24,12 +24,14 @@ export interface ImageStageProps {
   /** The object that is highlighted, such as one hovered in a list. */
   active?: number | null;
   onActive?: (index: number | null) => void;
+  /** The browser cannot show the image, or turns it otherwise than the server does. */
+  onBroken?: () => void;
   /** Labels are drawn up to so many objects; above, only the active one's. */
   labelled?: number;
 }
 
 export function ImageStage(props: ImageStageProps) {
-  const { src, alt, width, height, objects, active = null, onActive, labelled = 60 } = props;
+  const { src, alt, width, height, objects, active = null, onActive, onBroken, labelled = 60 } = props;
   const canvas = useRef<HTMLCanvasElement>(null);
   const box = useRef<HTMLDivElement>(null);
   const [size, setSize] = useState(0);
@@ -60,7 +62,13 @@ export function ImageStage(props: ImageStageProps) {
   return (
     <div class="stage">
       <div class="stage-fit" ref={box} style={{ aspectRatio: `${width} / ${height}`, maxWidth: `calc(70vh * ${width / height})` }}>
-        <img src={src} alt={alt} draggable={false} />
+        <img
+          src={src}
+          alt={alt}
+          draggable={false}
+          onError={onBroken}
+          onLoad={({ currentTarget: { naturalWidth, naturalHeight } }) => (width - height) * (naturalWidth - naturalHeight) < 0 && onBroken?.()}
+        />
         <canvas ref={canvas} aria-hidden="true" onPointerMove={hover} onPointerLeave={() => onActive?.(null)} />
       </div>
     </div>

@@ -8,12 +8,15 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from inference.images import decode
 from models_store.description import Task
 from tests.support.correction_app import coco, correct, drawn, street, upload
 from tests.support.drafting import ALICE_NAME, IMAGES, accept, commit, look, shape
+from tests.support.odd_images import odd_images
 from tests.support.shapes import write_shapes
 from tests.support.training_app import Service
 
@@ -204,3 +207,24 @@ def test_images_are_listed_by_the_person_who_annotated_them(service: Service, fr
     some = listing(service, frames, author=ALICE_NAME)
     assert [row["content"] for row in some["images"]] == [IMAGES[0]]
     assert look(service, frames, IMAGES[0], revision=1)["by"] == ALICE_NAME
+
+
+def test_an_image_that_browsers_cannot_show_is_sent_as_png_and_as_the_file_it_is(
+    service: Service,
+) -> None:
+    odd = odd_images()
+    names = {"train/a.tif": "deep.tif", "train/b.jpeg": "plain.jpg", "val/c.tiff": "pages.tif"}
+    files = dict(street(dict.fromkeys(names, 0)))
+    files |= {f"images/{name}": odd[source] for name, source in names.items()}
+    dataset = upload(service, files)
+    for source in names.values():
+        data = odd[source]
+        path = f"/api/datasets/{dataset}/pictures/{sha256(data).hexdigest()}"
+        plain, shown = bytes_of(service, path), bytes_of(service, f"{path}?as=browser")
+        assert plain.content == data
+        is_jpeg = source.endswith("jpg")
+        assert plain.headers["content-type"] == ("image/jpeg" if is_jpeg else "image/tiff")
+        assert shown.headers["content-type"] == ("image/jpeg" if is_jpeg else "image/png")
+        assert np.array_equal(decode(shown.content, 10**6), decode(data, 10**6))
+        assert bytes_of(service, f"{path}?as=browser").content == shown.content
+    assert bytes_of(service, f"{path}?as=tiff").status_code == 400

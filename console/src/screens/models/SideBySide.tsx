@@ -42,8 +42,8 @@ export function SideBySide({ image, compared, a, b, onClose }: SideBySideProps) 
     async (signal) => {
       const truth = await annotated(compared, image.image, signal);
       if (truth) {
-        const bytes = await (await fetch(local(truth.url), { signal })).blob();
-        const [first, second] = await Promise.all([predict(bytes, truth.name, a, signal), predict(bytes, truth.name, b, signal)]);
+        const file = new File([await (await fetch(local(truth.url), { signal })).blob()], truth.name);
+        const [first, second] = await Promise.all([predict(file, a, null, signal), predict(file, b, null, signal)]);
         return { live: { image: truth, a: first, b: second }, reports: null };
       }
       return { live: null, reports: await Promise.all([readReport(a, signal, evaluations[0]), readReport(b, signal, evaluations[1])]) };
@@ -120,7 +120,7 @@ function Shown({ title, note, image, objects, labels }: ShownProps) {
       <figcaption>
         <b>{title}</b> {note && <span class="muted">{note}</span>}
       </figcaption>
-      <ImageStage src={local(image.url)} alt={`${title}: ${image.name}`} width={image.width} height={image.height} objects={objects} />
+      <ImageStage src={`${local(image.url)}?as=browser`} alt={`${title}: ${image.name}`} width={image.width} height={image.height} objects={objects} />
       {!objects.length && labels.length > 0 && <p>{labels.join(", ")}</p>}
     </figure>
   );

@@ -27,8 +27,10 @@ export interface ResultProps {
 
 /** What one model finds. */
 export function Result(props: ResultProps) {
-  const { image, model, side } = props;
-  const found = useLoad((signal) => predict(image.file, image.file.name || "image", model, signal), [image.number, model]);
+  const { image, model, side, threshold } = props;
+  const [broken, setBroken] = useState(false);
+  const drawn = broken ? threshold : null;
+  const found = useLoad((signal) => predict(image.file, model, drawn, signal), [image.number, model, drawn]);
   const t = text();
   return (
     <section class="try-result" aria-label={side ? t.side(side) : model}>
@@ -37,7 +39,7 @@ export function Result(props: ResultProps) {
         <a href={link(["models", model])}>{model}</a>
       </h2>
       <ErrorBox error={found.error} retry={found.reload} />
-      {found.data ? <Answered {...props} tried={found.data} /> : found.loading && <Waiting url={image.url} />}
+      {found.data ? <Answered {...props} tried={found.data} onBroken={() => setBroken(true)} /> : found.loading && <Waiting url={image.url} />}
     </section>
   );
 }
@@ -53,7 +55,7 @@ function Waiting({ url }: { url: string }) {
   );
 }
 
-function Answered({ image, side, threshold, colour, only, kept, onPoint, onKeep, tried }: ResultProps & { tried: Tried }) {
+function Answered({ image, side, threshold, colour, only, kept, onPoint, onKeep, tried, onBroken }: ResultProps & { tried: Tried; onBroken: () => void }) {
   const t = text();
   const [active, setActive] = useState<number | null>(null);
   const { answer } = tried;
@@ -67,13 +69,14 @@ function Answered({ image, side, threshold, colour, only, kept, onPoint, onKeep,
   return (
     <div class="try-answer">
       <ImageStage
-        src={image.url}
+        src={answer.image_result ?? image.url}
         alt={t.alt(image.file.name || "")}
         width={answer.image.width}
         height={answer.image.height}
-        objects={places ? (objects as StageObject[]) : []}
+        objects={places && !answer.image_result ? (objects as StageObject[]) : []}
         active={active}
         onActive={setActive}
+        onBroken={onBroken}
       />
       <div class="try-facts">
         <div class="row between">
@@ -82,6 +85,7 @@ function Answered({ image, side, threshold, colour, only, kept, onPoint, onKeep,
           </p>
           <Latency tried={tried} />
         </div>
+        {answer.image_result && <p class="muted">{t.drawn}</p>}
         {!shown.length && <p class="muted">{all.length ? t.nothing : t.nothingAtAll}</p>}
         {places && classes.length > 0 && (
             <ul class="plain try-classes" aria-label={t.classes} title={t.classesHint}>

@@ -15,12 +15,17 @@ export interface Tried {
   total: number;
 }
 
-/** Predict `image` with a model. Throws ApiError or Unreachable. */
-export async function predict(image: Blob, name: string, model: string, signal: AbortSignal): Promise<Tried> {
+/**
+ * Predict `image` with a model. Throws ApiError or Unreachable.
+ *
+ * `drawn`: the server draws what it finds from this confidence on, for browsers that cannot show the image.
+ */
+export async function predict(image: File, model: string, drawn: number | null, signal: AbortSignal): Promise<Tried> {
   const form = new FormData();
-  form.append("image", image, name);
+  form.append("image", image, image.name || "image");
   form.append("model_id", model);
-  form.append("confidence", String(LOWEST));
+  form.append("confidence", String(drawn ?? LOWEST));
+  form.append("draw_boxes", String(drawn !== null));
   form.append("max_det", String(MOST));
   const began = performance.now();
   const answer = await sendForm<Answer>("/infer", form, { signal });

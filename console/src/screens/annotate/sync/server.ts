@@ -92,9 +92,9 @@ export class Server {
     this.options = options;
   }
 
-  /** The address of an image's file. */
+  /** The address of an image as browsers can show it; without the query it is the file itself. */
   imageUrl(dataset: string, content: string): string {
-    return `${this.options.base}/api/datasets/${encodeURIComponent(dataset)}/pictures/${content}`;
+    return `${this.options.base}/api/datasets/${encodeURIComponent(dataset)}/pictures/${content}?as=browser`;
   }
 
   image(dataset: string, content: string): Promise<ImageAnswer> {
