@@ -30,7 +30,7 @@ SOURCE = ROOT / "console"
 BUILT = SOURCE / "dist"
 BIN = Path(sys.executable).parent
 FIRST_LOAD = 150_000  # bytes of what the page loads at once, gzipped
-EVERYTHING = 165_000  # bytes of all files together, gzipped
+EVERYTHING = 180_000  # bytes of all files together, gzipped
 NOT_SOURCE = shutil.ignore_patterns("node_modules", "dist", "schema.d.ts", "openapi.json")
 
 
@@ -91,8 +91,9 @@ def test_what_is_committed_is_what_the_source_builds(copy: Path) -> None:
 
 
 def test_the_page_is_small() -> None:
-    """What index.html names is loaded by everybody; the other scripts by those who need them:
-    the charts' with the first chart. Without a limit of its own a part could grow unnoticed."""
+    """What index.html names is loaded by everybody. The other scripts are loaded by those who need
+    them: that of the charts with the first one, what the server says in Chinese by readers of
+    Chinese. They have a limit together with the rest, so that none grows unnoticed."""
     sizes = {path.name: len(gzip.compress(path.read_bytes(), 9)) for path in BUILT.iterdir()}
     page = (BUILT / "index.html").read_text(encoding="utf-8")
     named = {"index.html", *re.findall(r'"console/([^"]+)"', page)}

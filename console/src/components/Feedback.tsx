@@ -1,6 +1,7 @@
 /** What a screen shows while it waits, when there is nothing, and when something failed. */
 import type { ComponentChildren } from "preact";
 import { ApiError, Unreachable } from "../api";
+import { said } from "../said";
 import { Button } from "./Button";
 import { Icon, type IconName } from "./Icon";
 import { words } from "./text";
@@ -8,7 +9,7 @@ import { words } from "./text";
 /** The message of an error for people. */
 export function messageOf(error: unknown): string {
   if (error instanceof Unreachable) return words().unreachable;
-  if (error instanceof ApiError) return error.message;
+  if (error instanceof ApiError) return said(error.message, error.code);
   return `${words().unexpected} (${error instanceof Error ? error.message : String(error)})`;
 }
 

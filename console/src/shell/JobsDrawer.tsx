@@ -10,6 +10,7 @@ import { words } from "../components/text";
 import { link, route, setQuery } from "../router";
 import { may } from "../session";
 import { ago, duration, number } from "../text";
+import { said } from "../said";
 import { active, cancelJob, cancelling, finished, jobsError, moreFinished, moreWait, PAGE, readFinished, startJobs, type Job } from "./jobs";
 import "./jobs-drawer.css";
 import { jobsText } from "./jobs-text";
@@ -183,7 +184,7 @@ function FinishedRow({ job }: { job: Job }) {
         <Title job={job} />
         <JobState state={job.status} />
       </div>
-      {job.error && <p class="small jobs-error">{job.error}</p>}
+      {job.error && <p class="small jobs-error">{said(job.error)}</p>}
       <p class="muted small">
         {ago(job.finished_at)}
         {job.model_id && (

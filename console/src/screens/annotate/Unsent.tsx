@@ -2,6 +2,7 @@ import { Button } from "../../components/Button";
 import { Dialog } from "../../components/Dialog";
 import { words } from "../../components/text";
 import { link } from "../../router";
+import { said } from "../../said";
 import type { Drafts } from "./sync/drafts";
 import { text } from "./text";
 
@@ -19,7 +20,7 @@ export function Unsent({ store, onClose }: { store: Drafts["pending"]; onClose: 
                 {one.name || one.content.slice(0, 12)}
               </a>
               {one.theirs && <span class="muted"> · {t.changedBy(one.theirs.author)}</span>}
-              {one.message && <p class="hint">{one.message}</p>}
+              {one.message && <p class="hint">{said(one.message)}</p>}
             </li>
           ))}
         </ul>

@@ -11,6 +11,7 @@ import { may } from "../../session";
 import { asksForToken } from "../../session-state";
 import { percent } from "../../text";
 import Commit from "../data/commit";
+import { said } from "../../said";
 import "./annotate.css";
 import type { Editor } from "./engine/editor";
 import { pressed, type Pressed } from "./engine/keys";
@@ -297,7 +298,7 @@ function Saved({ store }: { store: Drafts }) {
   const [shown, setShown] = useState(false);
   const state = store.state.value;
   const full = store.unkept.value;
-  const detail = full ? t.storageFull : store.detail.value;
+  const detail = full ? t.storageFull : said(store.detail.value);
   return (
     <span class="annotate-saved" data-state={state} role="status" title={detail || undefined}>
       <Icon name={STATE_ICONS[state]} size={16} />
@@ -372,7 +373,7 @@ function Conflict({ store }: { store: Drafts }) {
       }
     >
       <p>{t.conflictHint}</p>
-      {store.detail.value && <p class="muted">{store.detail.value}</p>}
+      {store.detail.value && <p class="muted">{said(store.detail.value)}</p>}
     </Dialog>
   );
 }

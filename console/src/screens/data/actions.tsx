@@ -12,6 +12,7 @@ import { on } from "../../events";
 import { useLoad } from "../../load";
 import { link, navigate } from "../../router";
 import { may } from "../../session";
+import { said } from "../../said";
 import type { Dataset } from "./dataset";
 import { text } from "./text";
 
@@ -210,7 +211,7 @@ function Running({ started, onClose }: { started: Schemas["BatchStarted"]; onClo
         </p>
       )}
       {!ended && <Progress value={job ? job.progress / 100 : null} label={t.title} />}
-      {job?.status === "failed" && <Notice kind="error">{job.error}</Notice>}
+      {job?.status === "failed" && <Notice kind="error">{said(job.error ?? "")}</Notice>}
       {job?.status === "completed" && (
         <>
           <Notice kind="good">{t.done}</Notice>

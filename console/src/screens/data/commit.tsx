@@ -7,6 +7,7 @@ import { Switch } from "../../components/Field";
 import { link } from "../../router";
 import { number, time } from "../../text";
 import { commitDrafts, server, type CommitAnswer, type Conflict } from "../annotate/sync/index";
+import { said } from "../../said";
 import "./queue.css";
 import { text } from "./queue-text";
 
@@ -155,7 +156,7 @@ function Changes({ answer }: { answer: CommitAnswer }) {
       </p>
       {answer.new_classes.length > 0 && <Notice kind="warn">{t.newClasses(answer.new_classes.join(", "))}</Notice>}
       {answer.notes.map((note) => (
-        <Notice key={note}>{note}</Notice>
+        <Notice key={note}>{said(note)}</Notice>
       ))}
       <div class="table queue-changes" tabIndex={0} role="group" aria-label={t.dialog}>
         <table>

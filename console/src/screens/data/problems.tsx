@@ -3,6 +3,7 @@ import type { ComponentChildren } from "preact";
 import { Badge } from "../../components/Feedback";
 import { Icon } from "../../components/Icon";
 import { link } from "../../router";
+import { said } from "../../said";
 import { text } from "./text";
 
 export interface ShownProblem {
@@ -35,7 +36,7 @@ export function Problems<T extends ShownProblem>({ problems, children }: { probl
           <Icon name={problem.fatal ? "error" : "warn"} />
           <div class="stack tight">
             <p>
-              {problem.message} {problem.fatal && <Badge kind="bad">{t.fatal}</Badge>}
+              {said(problem.message)} {problem.fatal && <Badge kind="bad">{t.fatal}</Badge>}
             </p>
             {children?.(problem)}
           </div>

@@ -12,6 +12,7 @@ import { link, route, setQuery } from "../../router";
 import { may, session } from "../../session";
 import { ago, number } from "../../text";
 import { author, server, setAuthor, theOutbox, type DraftRow, type QueueRow } from "../annotate/sync/index";
+import { said } from "../../said";
 import Commit from "./commit";
 import "./queue.css";
 import { text } from "./queue-text";
@@ -123,7 +124,7 @@ function Row({ dataset, row, mayAnnotate, act }: RowProps) {
           </span>
         </span>
       </a>
-      <span class="muted small queue-why">{row.reason}</span>
+      <span class="muted small queue-why">{said(row.reason)}</span>
       <span class="row queue-end">
         {row.skipped_by !== null && <span class="badge warn">{t.skippedBy(row.skipped_by, row.skip_reason ?? "")}</span>}
         {row.claimed_by !== null && <span class="badge accent">{isMe(row.claimed_by) ? t.claimedByYou : t.claimed(row.claimed_by)}</span>}
@@ -243,7 +244,7 @@ function Unsent({ dataset }: { dataset: string }) {
       <ul class="plain">
         {rows.map((row) => (
           <li key={row.content}>
-            <a href={link(["annotate", dataset, row.content])}>{row.name}</a> {row.message || row.theirs?.author}
+            <a href={link(["annotate", dataset, row.content])}>{row.name}</a> {said(row.message) || row.theirs?.author}
           </li>
         ))}
       </ul>

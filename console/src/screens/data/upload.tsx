@@ -9,6 +9,7 @@ import { notifyError } from "../../components/Toast";
 import { link, route } from "../../router";
 import { may, session } from "../../session";
 import { bytes, number } from "../../text";
+import { said } from "../../said";
 import type { Dataset } from "./dataset";
 import { chosen, dropped, type Dropped } from "./dropped";
 import { Missing, Problems } from "./problems";
@@ -248,7 +249,7 @@ function Stored({ dataset, left, purpose }: { dataset: Dataset; left: number; pu
         <section class="stack tight">
           <h2>{t.overview.notes}</h2>
           {dataset.notes.map((note) => (
-            <p key={note}>{note}</p>
+            <p key={note}>{said(note)}</p>
           ))}
         </section>
       )}
@@ -286,7 +287,7 @@ function Added({ result }: { result: Schemas["NewImages"] }) {
                 <tr key={row.name}>
                   <td class="data-name">{row.name}</td>
                   <td class="nowrap">{t.outcome[row.outcome]}</td>
-                  <td>{row.reason}</td>
+                  <td>{said(row.reason)}</td>
                 </tr>
               ))}
             </tbody>

@@ -9,6 +9,7 @@ import { notifyError } from "../../components/Toast";
 import { useLoad } from "../../load";
 import { link, route, setQuery } from "../../router";
 import { language } from "../../text";
+import { said } from "../../said";
 import { byDay, destination, nextStep, type Step } from "./entries";
 import "./loop.css";
 import { text } from "./text";
@@ -219,7 +220,7 @@ function Row({ entry }: { entry: Entry }) {
         {entry.reasons.length > 0 && (
           <ul class="loop-reasons">
             {entry.reasons.map((reason) => (
-              <li key={reason}>{reason}</li>
+              <li key={reason}>{said(reason)}</li>
             ))}
           </ul>
         )}

@@ -8,6 +8,7 @@ import { useLoad } from "../../load";
 import { link, navigate, route, setQuery } from "../../router";
 import { may } from "../../session";
 import { number, percent } from "../../text";
+import { said } from "../../said";
 import { Evaluate } from "./Evaluate";
 import { fieldName, primaryOf, sharesOf, type Model } from "./figures";
 import { Promote } from "./Promote";
@@ -100,7 +101,7 @@ function Compared({ a: first, b: second }: { a: Model; b: Model }) {
       <ChangedImages compared={compared} a={a} b={b} />
       {compared.notes.map((note) => (
         <p key={note} class="muted small">
-          {note}
+          {said(note)}
         </p>
       ))}
     </>

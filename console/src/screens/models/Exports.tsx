@@ -9,6 +9,7 @@ import { notify, notifyError } from "../../components/Toast";
 import { useLoad } from "../../load";
 import { may, session } from "../../session";
 import { bytes, number, time } from "../../text";
+import { said } from "../../said";
 import type { Model } from "./figures";
 import { JobWatch } from "./shared";
 import { text } from "./text";
@@ -161,7 +162,7 @@ function Make({ model, onClose, onDone }: { model: Model; onClose: () => void; o
   };
   const ended = (ran: Schemas["JobView"]) => {
     if (ran.status === "completed") done(t.formats[format]);
-    else setError(new Error(t.jobFailed(ran.error ?? ran.status)));
+    else setError(new Error(t.jobFailed(said(ran.error ?? ran.status))));
   };
   return (
     <Dialog

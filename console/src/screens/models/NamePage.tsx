@@ -8,6 +8,7 @@ import { useLoad } from "../../load";
 import { link } from "../../router";
 import { may } from "../../session";
 import { ago, percent, time } from "../../text";
+import { said } from "../../said";
 import { Rollback } from "./actions";
 import { byName, fieldName, primaryOf, sharesOf, value, type Model } from "./figures";
 import { Promote } from "./Promote";
@@ -181,7 +182,7 @@ function Decisions({ rows }: { rows: Decision[] }) {
             </p>
             {one.reasons.map((reason) => (
               <p key={reason} class="small">
-                {reason}
+                {said(reason)}
               </p>
             ))}
             <p class="muted small">

@@ -7,6 +7,7 @@ import { Switch } from "../../components/Field";
 import { notify } from "../../components/Toast";
 import { useLoad } from "../../load";
 import { percent } from "../../text";
+import { said } from "../../said";
 import { DatasetChoice, useDatasets } from "./Evaluate";
 import { fieldName, type Model } from "./figures";
 import { Delta, JobWatch } from "./shared";
@@ -62,7 +63,7 @@ export function Promote({ model, onClose, onDone }: { model: Model; onClose: () 
   };
   const ended = async (ran: Schemas["JobView"]) => {
     if (ran.status !== "completed") {
-      setError(new Error(t.jobFailed(ran.error ?? ran.status)));
+      setError(new Error(t.jobFailed(said(ran.error ?? ran.status))));
       return;
     }
     try {
@@ -136,7 +137,7 @@ function Reasons({ title, reasons }: { title: string; reasons: string[] }) {
         <b>{title}</b>
       </p>
       {reasons.map((one) => (
-        <p key={one}>{one}</p>
+        <p key={one}>{said(one)}</p>
       ))}
     </>
   );

@@ -1,7 +1,7 @@
 import { useState } from "preact/hooks";
 import { address, answer, api, ApiError, type Schemas } from "../../api";
 import { Button } from "../../components/Button";
-import { Badge, Empty, ErrorBox, Loading, Notice } from "../../components/Feedback";
+import { Badge, Empty, ErrorBox, Loading, messageOf, Notice } from "../../components/Feedback";
 import { Icon } from "../../components/Icon";
 import { Tabs } from "../../components/Tabs";
 import { notify, notifyError } from "../../components/Toast";
@@ -90,7 +90,7 @@ function Missing({ error, retry }: { error: unknown; retry: () => void }) {
   if (!(error instanceof ApiError) || error.status !== 404) return <ErrorBox error={error} retry={retry} />;
   return (
     <Empty icon="models" title={t.noVersion}>
-      <p class="muted">{error.message}</p>
+      <p class="muted">{messageOf(error)}</p>
       <a href={link(["models"])}>{t.all}</a>
     </Empty>
   );

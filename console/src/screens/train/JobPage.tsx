@@ -11,6 +11,7 @@ import { useInterval, useLoad } from "../../load";
 import { link, navigate, route } from "../../router";
 import { may } from "../../session";
 import { bytes, percent, time } from "../../text";
+import { said } from "../../said";
 import { Curves } from "./Curves";
 import { starter, took, whereabouts } from "./JobList";
 import { isFinal, LIVE_MS, nameOf, readJob, type Job } from "./jobs";
@@ -90,7 +91,7 @@ function Head({ job, changed }: { job: Job; changed: (job: Job) => void }) {
       {job.error && (
         <Notice kind="error">
           <p>
-            <strong>{t.failed}.</strong> {job.error}
+            <strong>{t.failed}.</strong> {said(job.error)}
           </p>
         </Notice>
       )}

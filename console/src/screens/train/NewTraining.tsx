@@ -9,6 +9,7 @@ import { notify } from "../../components/Toast";
 import { useLoad } from "../../load";
 import { link, navigate, route } from "../../router";
 import { may } from "../../session";
+import { said } from "../../said";
 import { wordsOf } from "./fields";
 import { formOf } from "./forms";
 import { readJob } from "./jobs";
@@ -168,7 +169,7 @@ function Form({ mode, fields: all, datasets, models, before }: FormProps) {
           fields={fields}
           values={values}
           onChange={change}
-          errors={wrong ? { [wrong]: message } : {}}
+          errors={wrong ? { [wrong]: said(message) } : {}}
           words={{ field: wordsOf, group: (name) => (t.groups as Record<string, string>)[name] ?? name }}
           controls={controls}
           advanced={t.advanced}
@@ -197,7 +198,7 @@ function reasonAgainst(fields: FormField[], values: Values, dataset: Dataset | u
   if (!may("train")) return t.mayNot;
   if (!values.data_path) return t.notYet.dataset;
   const missing = fields.find(({ name, required }) => required && !values[name]);
-  if (dataset && !dataset.usable) return t.notYet.fatal(dataset.problems.find(({ fatal }) => fatal)?.message ?? "");
+  if (dataset && !dataset.usable) return t.notYet.fatal(said(dataset.problems.find(({ fatal }) => fatal)?.message ?? ""));
   if (dataset && dataset.task !== task) return t.notYet.task(dataset.task, task);
   return missing ? t.notYet.field(wordsOf(missing).title) : null;
 }
@@ -305,7 +306,7 @@ function Report({ dataset }: { dataset: Dataset }) {
           <p>{t.problems(dataset.problems.length)}</p>
           <ul>
             {dataset.problems.slice(0, 4).map(({ message }) => (
-              <li key={message}>{message}</li>
+              <li key={message}>{said(message)}</li>
             ))}
           </ul>
         </>

@@ -1,5 +1,5 @@
 import { useState } from "preact/hooks";
-import { answer, api, sendForm, type Schemas } from "../../api";
+import { answer, api, ApiError, sendForm, type Schemas } from "../../api";
 import { Button } from "../../components/Button";
 import { Dialog } from "../../components/Dialog";
 import { ErrorBox, Notice, Progress } from "../../components/Feedback";
@@ -48,7 +48,7 @@ export function Annotate({ file, model, onClose }: { file: File; model: Model | 
       } else {
         const added = await sendForm<NewImages>(`/api/datasets/${encodeURIComponent(target)}/images`, form, { onProgress: setSending });
         const image = added.images[0];
-        if (image?.outcome === "refused") throw new Error(image.reason);
+        if (image?.outcome === "refused") throw new ApiError(400, { message: image.reason });
         const chosen = datasets.data?.datasets.find((one) => one.id === target);
         setDone({ id: target, name: chosen?.name ?? target, content: image?.content ?? "", already: image?.outcome === "duplicate" });
       }
