@@ -65,7 +65,7 @@ class Trainer:
             lambda outcome: WEBHOOKS.labels(outcome).inc(),
         )
         self.dispatcher.start()
-        self.trials = DueTrials(settings, self.dispatcher.wake)
+        self.trials = DueTrials(settings, self.dispatcher.wake, leads=lambda: self.dispatcher.leads)
         self.trials.start()
         on_shutdown_signal(self.dispatcher.begin_shutdown)
         lifecycle.finish_startup(settings)

@@ -21,6 +21,7 @@ from settings import Settings
 log = logging.getLogger("visionloop")
 
 POLL = 20.0  # seconds between two looks for trials that are due
+LEAD = 0.5  # seconds between two questions whether this server leads
 
 
 class DueTrials:
@@ -28,16 +29,26 @@ class DueTrials:
 
     So a model is tried after its publication or import, after its first evaluation, after a
     promotion, and on a machine that is new to it. Forced engines need no choice, except int8.
+
+    Of servers that share a database, only the one that leads looks: jobs run on its machine, so
+    that the others never got the choices that they lack, however often they queued a trial.
     """
 
-    def __init__(self, settings: Settings, wake: Callable[[], None], poll: float = POLL) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        wake: Callable[[], None],
+        leads: Callable[[], bool],
+        poll: float = POLL,
+    ) -> None:
         """
         Args:
             settings: Name the home, and the engine that is forced.
             wake: Called when a job was queued.
+            leads: Whether jobs run on this machine now.
             poll: Seconds between two looks.
         """
-        self._settings, self._wake, self._poll = settings, wake, poll
+        self._settings, self._wake, self._leads, self._poll = settings, wake, leads, poll
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -60,6 +71,9 @@ class DueTrials:
             JobStore(database),
         )
         while True:
+            if not self._leads():
+                await asyncio.sleep(LEAD)
+                continue
             try:
                 if await asyncio.to_thread(submit_due, stores):
                     self._wake()

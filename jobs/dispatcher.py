@@ -153,6 +153,7 @@ class Dispatcher:
         self._wake = asyncio.Event()
         self._shutdown = asyncio.Event()
         self._lock = dispatcher_lock(store.database)
+        self._leads = False
         self._tasks: list[asyncio.Task[None]] = []
         self._stop: asyncio.Future[None] | None = None  # a reference, so that it is not collected
         self._stopped = asyncio.Event()
@@ -160,6 +161,11 @@ class Dispatcher:
     def start(self) -> None:
         """Start the loop. Needs a running event loop, whose thread must outlive the workers."""
         self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._reap())]
+
+    @property
+    def leads(self) -> bool:
+        """Whether this dispatcher starts the jobs, and none of another server."""
+        return self._leads
 
     def wake(self) -> None:
         """Query the table now."""
@@ -221,6 +227,7 @@ class Dispatcher:
             if self.store.database.is_shared and await asyncio.to_thread(self._lock.is_held):
                 with contextlib.suppress(*FAILURES):
                     await asyncio.to_thread(note_leader, self.store.database, False)
+            self._leads = False
             await asyncio.to_thread(self._lock.release)
             self._stopped.set()
         await self._stopped.wait()
@@ -253,6 +260,7 @@ class Dispatcher:
         while True:
             try:
                 await asyncio.to_thread(self._lock.acquire, 0)
+                self._leads = True
                 return
             except Timeout:
                 await asyncio.sleep(POLL)
@@ -267,6 +275,7 @@ class Dispatcher:
         """
         if await asyncio.to_thread(self._lock.is_held):
             return
+        self._leads = False
         log.warning("The lock of the dispatcher was lost with the database; waiting for it")
         await self._acquire_lock()
         await self._retry(partial(asyncio.to_thread, note_leader, self.store.database, True))

@@ -25,7 +25,10 @@ RECORD = "choice.json"
 INT8_FILE = "int8.xml"
 FORMAT = 1  # increment it when records of before cannot be used
 PROGRAMS = ("onnxruntime", "openvino", "nncf")
-FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
+CPU_INFO = Path("/proc/cpuinfo")
+# What the speed and the values of the engines depend on, as Linux names it: of x86, then of ARM.
+FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16",
+         "asimdhp", "asimddp", "sve", "sve2", "i8mm", "bf16", "sme", "sme2")  # fmt: skip
 
 CpuEngine = Literal["onnxruntime", "openvino", "int8"]
 
@@ -103,23 +106,26 @@ def machine(settings: Settings) -> dict[str, Any]:
 
 @lru_cache(maxsize=1)
 def _fixed() -> dict[str, Any]:
-    name, flags = platform.machine(), ""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        text = CPU_INFO.read_text()
     except OSError:
-        lines = []
-    for line in lines:
-        key, _, value = line.partition(":")
-        if key.strip() == "model name":
-            name = value.strip()
-        if key.strip() == "flags":
-            flags = value
-            break
-    has = set(flags.split())
+        text = ""
+    return described_cpu(text) | {program: _version(program) for program in PROGRAMS}
+
+
+def described_cpu(text: str) -> dict[str, Any]:
+    """The name and instructions of the first core in the content of /proc/cpuinfo.
+
+    ARM's has no name. There it is made of the numbers of the maker and of the kind of core.
+    """
+    first, _, _ = text.partition("\n\n")
+    rows = (line.partition(":") for line in first.splitlines())
+    found = {key.strip(): value.strip() for key, _, value in rows}
+    numbers = [found[key] for key in ("CPU implementer", "CPU part", "CPU variant") if key in found]
+    has = found.get("flags", found.get("Features", "")).split()
     return {
-        "cpu": name,
+        "cpu": found.get("model name") or " ".join([platform.machine(), *numbers]),
         "instructions": [flag for flag in FLAGS if flag in has],
-        **{program: _version(program) for program in PROGRAMS},
     }
 
 

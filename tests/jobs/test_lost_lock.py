@@ -73,6 +73,7 @@ def test_a_dispatcher_that_lost_its_lock_starts_no_job_until_it_has_it_again(
         async with dispatching(store, "exec sleep 9999", slots=2) as dispatcher:
             first = submit(store)
             began = await running(store, first)
+            assert dispatcher.leads
             taking.start()
             await asyncio.to_thread(wait_until, lambda: locks(there, granted=False) == 1)
             asked = 0
@@ -93,6 +94,7 @@ def test_a_dispatcher_that_lost_its_lock_starts_no_job_until_it_has_it_again(
             dispatcher.wake()
             before = asked
             await until(lambda: asked > before + 2)
+            assert not dispatcher.leads
             assert store.get(second.id).status == "queued"
             assert store.get(first.id).status == "running"
             other.release()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from inference.cpu.engine_choice import (
     StoredChoice,
     choice_folder,
     choice_state,
+    described_cpu,
     machine,
     onnx_digest,
     read_choice,
@@ -146,3 +148,27 @@ def test_the_machine_is_named_with_what_the_speed_depends_on(settings: Settings)
     assert found["cpu"]
     assert found["onnxruntime"].count(".") >= 1
     assert isinstance(found["instructions"], list)
+
+
+EPYC = "processor\t: 0\nmodel name\t: AMD EPYC\nflags\t\t: fpu avx2 sha_ni\n\nprocessor\t: 1\n"
+ARM = (
+    "processor\t: 0\nFeatures\t: fp asimd {has}\nCPU implementer\t: 0x41\n"
+    "CPU variant\t: 0x1\nCPU part\t: {part}\n\nprocessor\t: 1\n"
+)
+
+
+def test_a_cpu_is_known_by_its_name_and_instructions() -> None:
+    assert described_cpu(EPYC) == {"cpu": "AMD EPYC", "instructions": ["avx2"]}
+    newer = EPYC.replace("avx2", "avx2 avx512f avx512_vnni")
+    assert described_cpu(newer)["instructions"] == ["avx2", "avx512f", "avx512_vnni"]
+    assert described_cpu("")["cpu"] == platform.machine()
+
+
+def test_cpus_of_arm_are_told_apart() -> None:
+    """Their /proc/cpuinfo has neither a name nor `flags`."""
+    older = described_cpu(ARM.format(has="asimddp", part="0xd0c"))
+    newer = described_cpu(ARM.format(has="asimddp sve i8mm bf16", part="0xd40"))
+    assert older["cpu"].endswith("0x41 0xd0c 0x1")
+    assert newer["cpu"].endswith("0x41 0xd40 0x1")
+    assert older["instructions"] == ["asimddp"]
+    assert newer["instructions"] == ["asimddp", "sve", "i8mm", "bf16"]
