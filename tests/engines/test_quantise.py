@@ -100,3 +100,28 @@ def test_without_images_there_is_no_int8(model_folder: Callable[[str], Path]) ->
 
     with pytest.raises(VisionLoopError, match="no image to calibrate"):
         quantised(model_folder("classify") / ONNX_FILE, [], never)
+
+
+@pytest.mark.parametrize("kind", ["detect", "mobilenet"])
+def test_the_first_layer_fits_cpus_without_vnni(
+    kind: str, gentle_folder: Callable[[str], Path], pictures: list[Path], tmp_path: Path
+) -> None:
+    """They add two products of 8 bits in 16: its weights have 7, those of the others 8."""
+    folder = gentle_folder(kind)
+    description = ModelDescription.load(folder)
+    network = quantised(
+        folder / ONNX_FILE,
+        pictures,
+        lambda path: network_input(path, description, "rect", 1_000_000),
+    )
+    write(network, tmp_path / "int8.xml")
+    largest = []
+    for node in openvino.Core().read_model(str(tmp_path / "int8.xml")).get_ordered_ops():
+        if node.get_type_name() == "Convolution":
+            weights = node
+            while weights.get_type_name() != "Constant":
+                port = 1 if weights is node else 0
+                weights = weights.input(port).get_source_output().get_node()
+            largest.append(int(np.abs(weights.get_data().astype(int)).max()))
+    assert largest[0] <= 64
+    assert max(largest[1:]) > 120
