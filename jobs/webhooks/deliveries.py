@@ -3,7 +3,8 @@
 A delivery's state is `pending`, and finally `delivered` or `failed`. The transaction that ends a
 job adds its deliveries, so that a crash loses none of them, and deleting the job does not either:
 a delivery contains what it sends. One that is being sent is pending with its next attempt after the
-lease, so that a crash in between only delays it.
+lease, so that a crash in between only delays it. That time also tells its attempt from others: an
+attempt that failed says nothing about a delivery that was claimed or sent again meanwhile.
 """
 
 from __future__ import annotations
@@ -144,32 +145,34 @@ class DeliveryStore:
                 session.expunge(found)
                 values = {"next_attempt_at": until, "attempts": attempts}
                 if _execute(session, update(Delivery).where(*same).values(**values)):
-                    found.attempts = attempts
+                    found.attempts, found.next_attempt_at = attempts, until
                     claimed.append(found)
         return claimed
 
-    def delivered(self, delivery_id: str, status: int) -> None:
-        """Record that the receiver has accepted a delivery."""
-        self._end(delivery_id, "delivered", last_status=status, last_error=None)
+    def delivered(self, delivery: Delivery, status: int) -> None:
+        """Record that the receiver has accepted a delivery, whichever attempt it was."""
+        self._end(delivery, "delivered", False, last_status=status, last_error=None)
 
-    def failed(self, delivery_id: str, status: int | None, error: str) -> None:
-        """Record that a delivery is given up."""
-        self._end(delivery_id, "failed", last_status=status, last_error=error[:LONGEST_ERROR])
+    def failed(self, delivery: Delivery, status: int | None, error: str) -> bool:
+        """Record that a delivery is given up. False: another attempt has taken its place."""
+        reason = error[:LONGEST_ERROR]
+        return self._end(delivery, "failed", True, last_status=status, last_error=reason)
 
     def retry(
-        self, delivery_id: str, status: int | None, error: str, next_attempt_at: datetime
+        self, delivery: Delivery, status: int | None, error: str, next_attempt_at: datetime
     ) -> None:
         """Record a failed attempt, and when the next one follows."""
         self._set(
-            delivery_id,
+            delivery,
+            True,
             last_status=status,
             last_error=error[:LONGEST_ERROR],
             next_attempt_at=next_attempt_at.isoformat(timespec="milliseconds"),
         )
 
-    def release(self, delivery_id: str) -> None:
+    def release(self, delivery: Delivery) -> None:
         """Make a claimed delivery due now: its attempt was interrupted by the server's stop."""
-        self._set(delivery_id, next_attempt_at=now())
+        self._set(delivery, True, next_attempt_at=now())
 
     def resend(self, delivery_id: str, targets: Iterable[str]) -> Delivery:
         """Send a delivery again, or a pending one now; it is tried for a day from now on.
@@ -218,13 +221,23 @@ class DeliveryStore:
             session.execute(delete(Delivery).where(Delivery.state != "pending", ended))
             return given_up
 
-    def _end(self, delivery_id: str, state: State, **values: Any) -> None:
-        self._set(delivery_id, state=state, next_attempt_at=None, finished_at=now(), **values)
+    def _end(self, delivery: Delivery, state: State, only_its_own: bool, **values: Any) -> bool:
+        ended = {"state": state, "next_attempt_at": None, "finished_at": now()}
+        return self._set(delivery, only_its_own, **ended, **values)
 
-    def _set(self, delivery_id: str, **values: Any) -> None:
+    def _set(self, delivery: Delivery, only_its_own: bool, **values: Any) -> bool:
+        """Change a pending delivery. Returns whether it was changed.
+
+        Args:
+            delivery: As it was claimed.
+            only_its_own: Leave it alone if it was claimed again or sent again since then.
+            values: The columns to set.
+        """
+        pending = [Delivery.id == delivery.id, Delivery.state == "pending"]
+        if only_its_own:
+            pending.append(Delivery.next_attempt_at == delivery.next_attempt_at)
         with self.database.write() as session:
-            pending = (Delivery.id == delivery_id, Delivery.state == "pending")
-            _execute(session, update(Delivery).where(*pending).values(**values))
+            return _execute(session, update(Delivery).where(*pending).values(**values)) > 0
 
 
 def target_of(address: str) -> str:

@@ -167,24 +167,25 @@ class WebhookSender:
         """Store the outcome of an attempt. Returns its name."""
         if answer.error is None:
             assert answer.status is not None
-            self.store.delivered(delivery.id, answer.status)
+            self.store.delivered(delivery, answer.status)
             return "delivered"
         current = datetime.now(UTC)
         expires = datetime.fromisoformat(delivery.created_at) + timedelta(
             seconds=self.timing.give_up
         )
         if answer.status == GONE or current >= expires:
+            if not self.store.failed(delivery, answer.status, answer.error):
+                return "retried"  # it was sent again during this attempt
             log.warning(
                 "Webhook delivery %s (%s) to %s is given up after %d attempts: %s",
                 delivery.id, delivery.event, delivery.address, delivery.attempts, answer.error,
             )  # fmt: skip
-            self.store.failed(delivery.id, answer.status, answer.error)
             return "failed"
         wait = wait_before(delivery.attempts, self.timing, random.random())  # no secret
         wait = max(wait, answer.retry_after or 0.0)
         remaining = (expires - current).total_seconds()  # the last attempt is made at that time
         next_attempt = current + timedelta(seconds=min(wait, remaining))
-        self.store.retry(delivery.id, answer.status, answer.error, next_attempt)
+        self.store.retry(delivery, answer.status, answer.error, next_attempt)
         return "retried"
 
     async def _finish(self) -> None:
@@ -198,4 +199,4 @@ class WebhookSender:
         await asyncio.gather(*late, return_exceptions=True)
         for task in late:
             with contextlib.suppress(Exception):  # then it is sent again after the lease
-                await asyncio.to_thread(self.store.release, deliveries[task].id)
+                await asyncio.to_thread(self.store.release, deliveries[task])

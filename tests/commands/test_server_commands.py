@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import uvicorn
 
 from commands import datasets, jobs
-from tests.support.patience import PATIENCE, wait_until
+from tests.support.served_app import served
 from tests.support.shapes import write_shapes
 from tests.support.training_app import Service
 from training import __main__ as training
@@ -27,12 +25,6 @@ def command(
     service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[Command]:
     """A command line; returns the exit code, stdout and stderr."""
-    server = uvicorn.Server(uvicorn.Config(service.app, port=0, log_level="error"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    wait_until(lambda: server.started)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    monkeypatch.setenv("VISIONLOOP_URL", f"http://127.0.0.1:{port}")
 
     def run(line: str) -> tuple[int, str, str]:
         word, *rest = line.split()
@@ -40,9 +32,9 @@ def command(
         read = capsys.readouterr()
         return code, read.out, read.err
 
-    yield run
-    server.should_exit = True
-    thread.join(PATIENCE)
+    with served(service.app) as url:
+        monkeypatch.setenv("VISIONLOOP_URL", url)
+        yield run
 
 
 @pytest.fixture

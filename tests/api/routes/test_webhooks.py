@@ -11,13 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
-from api.app import create_app, with_middleware
-from database import Database
 from jobs.webhooks.deliveries import DeliveryStore, enqueue, target_of
-from models_store.registry import Registry
-from serving.gateway import Gateway
-from settings import Settings
 from tests.support.clock import next_instant
+from tests.support.hooked_service import hooked_service
 from tests.support.training_app import Service
 from tests.support.webhook_receiver import SECRET, Receiver, always, receiving
 
@@ -33,22 +29,8 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture
 def hooked(tmp_path: Path, drawn_yaml: Path, call: Call, receiver: Receiver) -> Iterator[Service]:
-    private = receiver.url.replace("://", "://me:hunter2@") + "?key=hunter2"
-    settings = Settings.model_validate(
-        {
-            "home": tmp_path / "home",
-            "device": "cpu",
-            "token": "use",
-            "admin_token": "admin",
-            "webhook_url": (private, receiver.url + "/gone"),
-            "webhook_secret": SECRET,
-        }
-    )
-    nobody: Any = {"detector": None, "annotator": None}
-    gateway = Gateway(settings, Registry(Database(settings)), nobody)
-    app = create_app(gateway)
-    yield Service(app, with_middleware(app, settings), gateway, drawn_yaml, call)
-    gateway.registry.database.close()
+    with hooked_service(tmp_path / "home", drawn_yaml, call, receiver) as found:
+        yield found
 
 
 def test_only_the_admin_may(hooked: Service, call: Call) -> None:
@@ -95,7 +77,8 @@ def test_deliveries_are_listed_without_secrets(hooked: Service, call: Call) -> N
     )  # fmt: skip
     assert "hunter2" not in answered.text
     assert SECRET not in answered.text
-    DeliveryStore(hooked.gateway.registry.database).delivered(newest["id"], 204)
+    store = DeliveryStore(hooked.gateway.registry.database)
+    store.delivered(store.list()[0], 204)
     assert [one["id"] for one in listed("?state=delivered").json()["deliveries"]] == [newest["id"]]
     assert [one["id"] for one in listed("?limit=1").json()["deliveries"]] == [newest["id"]]
     before = listed(f"?before={newest['id']}").json()["deliveries"]
@@ -112,7 +95,7 @@ def test_a_delivery_is_sent_again(hooked: Service, call: Call) -> None:
         enqueue(session, addresses, "a" * 32, "completed", {"job_id": "a" * 32})
     gone, kept = store.list()
     before = kept.created_at
-    store.failed(kept.id, 500, "The receiver answered 500.")
+    store.failed(kept, 500, "The receiver answered 500.")
 
     def resend(delivery_id: str) -> httpx.Response:
         path = f"/webhooks/deliveries/{delivery_id}/resend"

@@ -22,15 +22,16 @@ from api.routes.jobs import JobView
 from database import Database
 from jobs.job import Job
 from jobs.store import JobStore
-from jobs.webhooks.deliveries import KEPT, NOT_SET, Delivery, DeliveryStore
+from jobs.webhooks.deliveries import KEPT, NOT_SET, Delivery, DeliveryStore, target_of
 from jobs.webhooks.event import MAX_BODY, OMITTED, signature
 from jobs.webhooks.post import Answer, client, post
 from jobs.webhooks.sender import Timing, WebhookSender, wait_before
 from settings import Settings
+from tests.support.clock import next_instant
 from tests.support.dispatching import CLAIM, begin
 from tests.support.patience import wait_until
 from tests.support.serving import ROOT
-from tests.support.webhook_receiver import SECRET, Receiver, always, receiving
+from tests.support.webhook_receiver import SECRET, Receiver, Reply, always, receiving
 
 QUICK = Timing(poll=0.01, first=0.01, longest=0.02)
 
@@ -333,10 +334,57 @@ def test_a_sender_that_is_killed_loses_nothing(
     deliveries = DeliveryStore(store.database)
     assert (state(deliveries), only(deliveries).attempts) == ("pending", 1)
     receiver.reply = always(200)
-    deliveries.release(only(deliveries).id)  # as if the lease were over
+    deliveries.release(only(deliveries))  # as if the lease were over
     with sending(store):
         wait_until(lambda: state(deliveries) == "delivered")
     assert only(deliveries).attempts == 2
+
+
+@pytest.mark.parametrize("status", [410, 500])
+def test_an_attempt_that_fails_says_nothing_about_a_delivery_sent_again_meanwhile(
+    store: JobStore, receiver: Receiver, status: int
+) -> None:
+    answers: dict[int, Reply] = {1: (status, {}, b""), 2: (200, {}, b"")}
+
+    def reply(number: int) -> Reply:
+        if number == 1:  # answered after the second attempt has begun
+            wait_until(lambda: len(receiver.requests) == 2)
+            receiver.released.wait(10)
+        return answers[number]
+
+    receiver.reply = reply
+    end(store)
+    outcomes: list[str] = []
+    targets = [target_of(address) for address in store.database.settings.webhook_url]
+    with sending(store, replace(QUICK, give_up=0.0), outcomes) as deliveries:
+        wait_until(lambda: receiver.requests)
+        deliveries.resend(only(deliveries).id, targets)
+        wait_until(lambda: state(deliveries) == "delivered")
+        receiver.released.set()
+        wait_until(lambda: len(outcomes) == 2)
+    assert outcomes == ["delivered", "retried"]
+    assert (state(deliveries), only(deliveries).last_status) == ("delivered", 200)
+
+
+@pytest.mark.parametrize("claimed_again", [False, True])
+def test_the_end_of_an_older_attempt_leaves_a_delivery_sent_again_pending(
+    store: JobStore, claimed_again: bool
+) -> None:
+    end(store)
+    deliveries = DeliveryStore(store.database)
+    (target,) = (target_of(address) for address in store.database.settings.webhook_url)
+    (older,) = deliveries.claim(target, 1, timedelta(seconds=60))
+    next_instant()
+    deliveries.resend(older.id, [target])
+    if claimed_again:
+        deliveries.claim(target, 1, timedelta(seconds=60))
+    before = only(deliveries).next_attempt_at
+    assert not deliveries.failed(older, 410, "The receiver answered 410 Gone.")
+    deliveries.retry(older, 500, "no", datetime.now(UTC) + timedelta(hours=1))
+    deliveries.release(older)
+    assert (state(deliveries), only(deliveries).next_attempt_at) == ("pending", before)
+    deliveries.delivered(older, 200)  # it has arrived
+    assert state(deliveries) == "delivered"
 
 
 def test_a_body_is_bounded(store: JobStore, receiver: Receiver) -> None:
@@ -354,7 +402,7 @@ def test_old_rows_go_and_orphans_are_given_up(store: JobStore, tmp_path: Path) -
     for age in (KEPT + timedelta(hours=1), timedelta(days=2), timedelta(0)):
         end(store)
         _age(store, deliveries.list()[0].id, age)
-    deliveries.delivered(deliveries.list()[2].id, 200)
+    deliveries.delivered(deliveries.list()[2], 200)
     _age(store, deliveries.list()[2].id, KEPT + timedelta(hours=1))
     assert deliveries.clean_up([]) == 1
     newest, older = deliveries.list()
