@@ -76,7 +76,9 @@ def command_line(prog: str = PROG) -> argparse.ArgumentParser:
     )
     renewed.add_argument("token", metavar="NAME", help="name or id of the token")
     renewed.add_argument(
-        "--old-ends", metavar="TIME", help=f"when the old text ends: {TIMES}; default: now"
+        "--old-ends",
+        metavar="TIME",
+        help=f"when every older text of it ends at the latest: {TIMES}; default: now",
     )
     renewed.add_argument(
         "--expires", metavar="TIME", help=f"{TIMES}; default: after as long as the old one"
@@ -150,17 +152,18 @@ def _renew(database: Database, options: argparse.Namespace) -> None:
     store = TokenStore(database)
     expires_at = after(options.expires, "--expires") if options.expires else None
     old_ends = after(options.old_ends, "--old-ends") if options.old_ends else None
-    token, text = store.renew(options.token, shell_user(), expires_at, old_ends)
-    ends = f"ends at {old_ends[:16]} UTC at the latest" if old_ends else "has ended"
-    record(database, "access renew", token.name, f"renewed a token; the old text {ends}")
+    renewed = store.renew(options.token, shell_user(), expires_at, old_ends)
+    token = renewed.token
+    record(database, "access renew", token.name, f"renewed a token; {renewed.ends}")
     if options.json:
-        print_json(token.to_json() | {"token": text})
+        older = [one.to_json() for one in renewed.older]
+        print_json(token.to_json() | {"token": renewed.text, "older": older})
         return
-    print(text)
+    print(renewed.text)
     until = f", until {token.expires_at[:16]} UTC" if token.expires_at else ""
     print(
         f"This is the token {token.name!r} ({token.scope}{until}) from now on. It is not shown "
-        f"again. The old text {ends}.",
+        f"again. {renewed.ends[0].upper()}{renewed.ends[1:]}.",
         file=sys.stderr,
     )
 

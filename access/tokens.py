@@ -90,6 +90,32 @@ class Token:
 
 
 @dataclass(frozen=True)
+class Renewed:
+    """A token that has got a new text.
+
+    Attributes:
+        token: The new one.
+        text: Its secret text, which nothing can show again.
+        older: Those of its name that could be used before, the newest first, as they are now.
+        old_ends: When they end at the latest; None: they have ended.
+    """
+
+    token: Token
+    text: str
+    older: tuple[Token, ...]
+    old_ends: str | None
+
+    @property
+    def ends(self) -> str:
+        """What becomes of the older texts, in words."""
+        many = len(self.older) > 1
+        which = f"its {len(self.older)} older texts" if many else "the old text"
+        if self.old_ends is None:
+            return f"{which} {'have' if many else 'has'} ended"
+        return f"{which} {'end' if many else 'ends'} at {self.old_ends[:16]} UTC at the latest"
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """All tokens, all sessions, and whether the server is closed, at one time."""
 
@@ -174,17 +200,15 @@ class TokenStore:
 
     def renew(
         self, name_or_id: str, by: str, expires_at: str | None = None, old_ends: str | None = None
-    ) -> tuple[Token, str]:
-        """Create a token with the name and the scope of another, which ends.
+    ) -> Renewed:
+        """Create a token with the name and the scope of another, and end all that the name has.
 
         Args:
             name_or_id: The token that is renewed.
             by: Who renews it.
             expires_at: When the new one expires; None: after as long as the other was valid for.
-            old_ends: When the other ends; None: now. It has no name by which it is found then.
-
-        Returns:
-            The new token, and its secret text, which nothing can show again.
+            old_ends: When the older ones end at the latest; None: now, even those that an earlier
+                renewal let work until later. They have no name by which they are found then.
 
         Raises:
             NotFound: There is none that is not revoked.
@@ -197,23 +221,18 @@ class TokenStore:
                     f"The token with the id {old.id} is not the newest of its name: renew it by "
                     f"the name, {old.name!r}."
                 )
-            if expires_at is None and old.expires_at is not None:
-                began, end = map(datetime.fromisoformat, (old.created_at, old.expires_at))
-                try:
-                    span = datetime.now(UTC) + (end - began)
-                except OverflowError:  # "never" as a date: the year 9999
-                    span = end
-                expires_at = span.isoformat(timespec="milliseconds")
-            row, text = _new(old.name, old.scope, by, expires_at)
-            old.living_name = None
-            if old_ends is None:
-                old.revoked_at, old.revoked_by = now(), by[:80]
-            else:
-                old.expires_at = min(old_ends, old.expires_at or old_ends)
+            row, text = _new(old.name, old.scope, by, expires_at or _as_long(old))
+            others = [one for one in _valid(session, old.name) if one is not old]
+            for one in (old, *others):
+                one.living_name = None
+                if old_ends is None:
+                    one.revoked_at, one.revoked_by = now(), by[:80]
+                else:
+                    one.expires_at = min(old_ends, one.expires_at or old_ends)
             session.flush()
             session.add(row)
             raise_generation(session)
-        return _token(row), text
+        return Renewed(_token(row), text, tuple(map(_token, (old, *others))), old_ends)
 
     def revoke(self, name_or_id: str, by: str) -> Token:
         """Revoke a token by its name or id.
@@ -283,6 +302,18 @@ def _new(name: str, scope: str, by: str, expires_at: str | None) -> tuple[Access
         expires_at=expires_at,
     )
     return row, text
+
+
+def _as_long(old: AccessToken) -> str | None:
+    """When a token expires that is valid from now on for as long as another; None: never."""
+    if old.expires_at is None:
+        return None
+    began, end = map(datetime.fromisoformat, (old.created_at, old.expires_at))
+    try:
+        span = datetime.now(UTC) + (end - began)
+    except OverflowError:  # "never" as a date: the year 9999
+        span = end
+    return span.isoformat(timespec="milliseconds")
 
 
 def _living(session: Session, name_or_id: str, what: str) -> AccessToken:

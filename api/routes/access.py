@@ -60,7 +60,8 @@ class Renewal(RequestFields):
     old_ends: str = Field(
         "",
         max_length=40,
-        description=f"when the old text ends: {expiry.EXAMPLES}; empty: now",
+        description="when every older text of the name ends at the latest: "
+        f"{expiry.EXAMPLES}; empty: now",
         examples=["24h"],
     )
 
@@ -86,6 +87,15 @@ class CreatedToken(ShownToken):
     """A new token, with its secret."""
 
     token: str = Field(description="the token to send; it cannot be shown again")
+
+
+class RenewedToken(CreatedToken):
+    """A token with a new secret."""
+
+    older: list[ShownToken] = Field(
+        description="the texts that the name had before, the one that was renewed first: when each "
+        "ends, or was revoked"
+    )
 
 
 class TokenList(BaseModel):
@@ -184,7 +194,7 @@ async def own_access(request: Request) -> Any:
 @router.post(
     "/tokens/{token}/renew",
     status_code=201,
-    response_model=CreatedToken,
+    response_model=RenewedToken,
     responses=errors(400, 403, 404, 409),
     dependencies=[Depends(require_admin)],
     openapi_extra=json_request_body(Renewal, required=False),
@@ -196,6 +206,8 @@ async def renew_token(
 ) -> Any:
     """Give a token a new secret: the same name and scope; the old one ends, at once or later.
 
+    At once ends every older text of the name, even one that an earlier renewal let work longer.
+
     The secret is in this response only. Jobs, limits and drafts go by the name, and stay.
     """
     body = await json_body(request, Renewal)
@@ -204,11 +216,11 @@ async def renew_token(
     expires_at = expiry.after(body.expires, "expires") if body.expires else None
     old_ends = expiry.after(body.old_ends, "old_ends") if body.old_ends else None
     renew = partial(gateway.access.tokens.renew, token, caller(request), expires_at, old_ends)
-    found, secret = await asyncio.to_thread(renew)
-    ends = f"ends at {old_ends} at the latest" if old_ends else "has ended"
-    changed(f"renewed the token; the old text {ends}", found.name)
+    renewed = await asyncio.to_thread(renew)
+    changed(f"renewed the token; {renewed.ends}", renewed.token.name)
     gateway.access.live.refresh()
-    return found.to_json() | {"token": secret}
+    older = [one.to_json() for one in renewed.older]
+    return renewed.token.to_json() | {"token": renewed.text, "older": older}
 
 
 @router.delete(

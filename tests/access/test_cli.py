@@ -69,11 +69,13 @@ def test_a_token_is_renewed(run: Run) -> None:
     assert [row.split()[:3] for row in run("list").splitlines()[1:]] == [
         ["anna", "annotate", "valid"]
     ] * 2
-    run("renew", "anna")
-    assert "revoked" in run("list", "--all")
+    older = json.loads(run("renew", "anna", "--json"))["older"]
+    assert [one["state"] for one in older] == ["revoked", "revoked"]
+    assert len(run("list").splitlines()) == 2, "the newest is the only one that works"
     assert "is past" in run("renew", "anna", "--old-ends", "2020-01-01", code=1)
     told = json.loads(run("audit", "--json"))["entries"]
     assert [row["route"] for row in told] == ["access renew", "access renew", "access create"]
+    assert told[0]["what"] == "renewed a token; its 2 older texts have ended"
     assert told[1]["what"].endswith(" at the latest"), "it may have expired before"
 
 

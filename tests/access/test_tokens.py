@@ -80,7 +80,8 @@ def test_a_token_is_revoked_by_name_or_by_id(tokens: TokenStore) -> None:
 
 def test_a_renewed_token_has_the_name_and_scope_of_the_old_one(tokens: TokenStore) -> None:
     old, first = tokens.create("Anna", "train", "tests")
-    new, second = tokens.renew("anna", "olga")
+    renewed = tokens.renew("anna", "olga")
+    new, second = renewed.token, renewed.text
     assert (new.name, new.scope, new.created_by, new.expires_at) == ("Anna", "train", "olga", None)
     assert new.id != old.id
     assert digest_of(second) == new.digest != digest_of(first)
@@ -94,24 +95,48 @@ def test_a_renewed_token_has_the_name_and_scope_of_the_old_one(tokens: TokenStor
 def test_the_old_text_ends_at_a_given_time(tokens: TokenStore) -> None:
     old, _ = tokens.create("anna", "use", "tests", "2999-01-11T00:00:00.000+00:00")
     later = "2998-01-01T00:00:00.000+00:00"
-    new, _ = tokens.renew(old.id, "olga", old_ends=later)
+    new = tokens.renew(old.id, "olga", old_ends=later).token
     found = {token.id: token for token in tokens.list()}
     assert (found[old.id].state, found[old.id].expires_at) == ("valid", later)
     assert new.expires_at is not None
     assert new.expires_at > "2999-01-10", "valid for as long as the old one"
     with pytest.raises(Conflict, match="by the name, 'anna'"):
         tokens.renew(old.id, "olga")
-    third, _ = tokens.renew("anna", "olga", later, old_ends="2999-12-31")
+    third = tokens.renew("anna", "olga", later, old_ends="2999-12-31").token
     assert third.expires_at == later
     assert {token.id: token for token in tokens.list()}[new.id].expires_at == new.expires_at
     assert tokens.revoke(old.id, "olga").state == "revoked"
+
+
+def test_renewing_at_once_ends_every_older_text(tokens: TokenStore) -> None:
+    far = "2998-01-01T00:00:00.000+00:00"
+    first, _ = tokens.create("Anna", "use", "tests")
+    tokens.create("bob", "use", "tests")
+    second = tokens.renew("anna", "olga", old_ends=far).token
+    renewed = tokens.renew("anna", "olga")
+    assert [(one.id, one.state) for one in renewed.older] == [
+        (second.id, "revoked"), (first.id, "revoked"),
+    ]  # fmt: skip
+    assert renewed.ends == "its 2 older texts have ended"
+    valid = {token.id for token in tokens.list() if token.state == "valid" and token.name != "bob"}
+    assert valid == {renewed.token.id}
+
+
+def test_a_given_end_is_that_of_every_older_text(tokens: TokenStore) -> None:
+    first, _ = tokens.create("anna", "use", "tests")
+    tokens.renew("anna", "olga", old_ends="2998-01-01T00:00:00.000+00:00")
+    sooner = "2997-01-01T00:00:00.000+00:00"
+    renewed = tokens.renew("anna", "olga", old_ends=sooner)
+    assert {one.expires_at for one in renewed.older} == {sooner}
+    assert first.id in {one.id for one in renewed.older}
+    assert renewed.ends == "its 2 older texts end at 2997-01-01T00:00 UTC at the latest"
 
 
 def test_revoking_a_name_ends_the_texts_that_it_had_before(tokens: TokenStore) -> None:
     far = "2998-01-01T00:00:00.000+00:00"
     old, _ = tokens.create("Anna", "use", "tests")
     tokens.create("bob", "use", "tests")
-    new, _ = tokens.renew("anna", "olga", old_ends=far)
+    new = tokens.renew("anna", "olga", old_ends=far).token
     assert tokens.revoke("anna", "olga").id == new.id
     states = {token.id: token.state for token in tokens.list() if token.name == "Anna"}
     assert states == {old.id: "revoked", new.id: "revoked"}
@@ -120,12 +145,12 @@ def test_revoking_a_name_ends_the_texts_that_it_had_before(tokens: TokenStore) -
 
 def test_a_name_is_not_free_while_a_text_of_it_works(tokens: TokenStore) -> None:
     old, _ = tokens.create("anna", "use", "tests")
-    new, _ = tokens.renew("anna", "olga", old_ends="2998-01-01T00:00:00.000+00:00")
+    new = tokens.renew("anna", "olga", old_ends="2998-01-01T00:00:00.000+00:00").token
     assert tokens.revoke(new.id, "olga").id == new.id
     assert {token.id: token.state for token in tokens.list()}[old.id] == "valid", "by its id alone"
     with pytest.raises(Conflict, match="already"):
         tokens.create("anna", "admin", "somebody else")
-    third, _ = tokens.renew("anna", "olga")
+    third = tokens.renew("anna", "olga").token
     assert {token.id: token.state for token in tokens.list()}[old.id] == "revoked"
     assert tokens.revoke("anna", "olga").id == third.id
     tokens.create("anna", "use", "tests")
@@ -135,13 +160,13 @@ def test_a_token_until_the_end_of_all_dates_is_renewed(tokens: TokenStore) -> No
     last = "9999-12-31T23:59:59.999+00:00"
     tokens.create("anna", "use", "tests", last)
     next_instant()
-    assert tokens.renew("anna", "olga")[0].expires_at == last
+    assert tokens.renew("anna", "olga").token.expires_at == last
 
 
 def test_an_expired_token_is_renewed_as_well(tokens: TokenStore) -> None:
     old, _ = tokens.create("anna", "use", "tests", now())
     next_instant()
-    new, _ = tokens.renew("anna", "olga", "2999-01-01T00:00:00.000+00:00", "2998-01-01")
+    new = tokens.renew("anna", "olga", "2999-01-01T00:00:00.000+00:00", "2998-01-01").token
     states = {token.id: token.state for token in tokens.list()}
     assert states == {old.id: "expired", new.id: "valid"}
 

@@ -84,12 +84,13 @@ def test_a_renewed_token_works_at_once_and_the_old_one_until_it_ends(
     assert (status(first), status(later.json()["token"])) == (200, 200)
     now = renew()
     assert (status(later.json()["token"]), status(now.json()["token"])) == (401, 200)
-    assert status(first) == 200
+    assert status(first) == 401, "at once is for every older text"
+    assert [one["state"] for one in now.json()["older"]] == ["revoked", "revoked"]
     assert renew(old_ends="2020-01-01").status_code == 400
     whats = [entry.what for entry in trail(service, 3) if entry.route == "/tokens/{token}/renew"]
     assert [what.partition(" at ")[0] for what in whats[:2]] == [
         "renewed the token; the old text ends",
-        "renewed the token; the old text has ended",
+        "renewed the token; its 2 older texts have ended",
     ]
 
 
