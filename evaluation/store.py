@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 import time
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,16 @@ from sqlalchemy.orm import Mapped, QueryContext, mapped_column
 from sqlalchemy.orm.attributes import set_committed_value
 
 from database import HOME, Base, Database, now
+from errors import VisionLoopError
 from evaluation.letterbox import letterbox_of
 from evaluation.target import EvaluationTarget
 from jobs.home_references import referring, resolved
 from models_store.names import split_tag
 from storage.copies import copied
+from storage.deletion import LATER, delete_each
 from storage.place import open_trees
+
+log = logging.getLogger(__name__)
 
 REPORT = "report.json"
 PLOTS = "plots"
@@ -202,14 +207,7 @@ class EvaluationStore:
 
     def delete_for(self, model_id: str) -> int:
         """Delete the evaluations of a deleted `name:version`. Returns their number."""
-        rows = self.history(model_id)
-        numbers = [row.number for row in rows]
-        with self.database.write() as session:
-            session.execute(delete(EvaluationRow).where(EvaluationRow.number.in_(numbers)))
-        for row in rows:
-            shutil.rmtree(self.folder(row), ignore_errors=True)
-            self._trees.delete(_key(row.id))
-        return len(rows)
+        return self._delete(self.history(model_id))
 
     def keep_only(self, models: Collection[str]) -> int:
         """Delete the evaluations of all other models. Returns their number.
@@ -220,7 +218,23 @@ class EvaluationStore:
         query = select(EvaluationRow.name, EvaluationRow.version).distinct()
         with self.database.read() as session:
             known = {f"{name}:{version}" for name, version in session.execute(query)}
-        return sum(self.delete_for(model_id) for model_id in known - set(models))
+        return self._delete([row for one in known - set(models) for row in self.history(one)])
+
+    def _delete(self, rows: Sequence[EvaluationRow]) -> int:
+        """Delete evaluations. Returns their number.
+
+        An object that the store does not delete is nobody's then: the log says so.
+        """
+        numbers = [row.number for row in rows]
+        with self.database.write() as session:
+            session.execute(delete(EvaluationRow).where(EvaluationRow.number.in_(numbers)))
+        for row in rows:
+            shutil.rmtree(self.folder(row), ignore_errors=True)
+        try:
+            delete_each([_key(row.id) for row in rows], self._trees.delete)
+        except VisionLoopError as error:
+            log.warning("Evaluations of deleted models are still stored: %s %s", error, LATER)
+        return len(rows)
 
     def _clear_abandoned(self) -> None:
         """Delete folders that a killed worker moved here without writing their row."""

@@ -13,6 +13,7 @@ from sqlalchemy import select
 from database import Database
 from jobs.job import Job
 from jobs.logs.shared_logs import LogPiece, delete_log
+from storage.deletion import delete_each
 from storage.place import open_trees
 
 JOBS = "jobs"  # first word of the keys of objects of jobs: jobs/ID/…
@@ -52,7 +53,10 @@ def delete_lost_job(database: Database, job_id: str) -> None:
 
 
 def delete_objects(database: Database, job_id: str) -> None:
-    """Delete the objects of a job."""
+    """Delete the objects of a job, as many as can be.
+
+    Raises:
+        StoreUnavailable, StoreRefused: Some stay; the message says how many.
+    """
     trees = open_trees(database.settings)
-    for key in trees.list(f"{JOBS}/{job_id}"):
-        trees.delete(key)
+    delete_each(trees.list(f"{JOBS}/{job_id}"), trees.delete)

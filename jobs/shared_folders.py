@@ -19,6 +19,7 @@ from files import PARTIAL
 from jobs.artifacts import CHECKPOINTS, KEPT, clear
 from jobs.lost_jobs import JOBS
 from settings import Settings
+from storage.deletion import delete_each
 from storage.place import open_trees
 from storage.trees import TreeNotFound
 
@@ -73,9 +74,7 @@ class JobFolders:
         if not files:
             return
         self._trees.put(folder, mine, files)
-        for key in self._states(job_id):
-            if key < mine:
-                self._trees.delete(key)
+        delete_each([key for key in self._states(job_id) if key < mine], self._trees.delete)
 
     def settle(self, job_id: str, *, completed: bool) -> None:
         """Keep what is kept of a job that has ended; the arguments are those of `clear`.
@@ -95,8 +94,7 @@ class JobFolders:
             kept = list(resumed_from(folder))
             if kept:
                 self._trees.put(folder, kept_key(job_id), kept)
-            for key in states:
-                self._trees.delete(key)
+            delete_each(states, self._trees.delete)
         except VisionLoopError as error:
             log.warning("What is kept of the job %s could not be stored: %s", job_id, error.message)
 

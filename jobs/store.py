@@ -8,6 +8,7 @@ outcome in between.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import uuid
@@ -35,6 +36,9 @@ from jobs.lost_jobs import delete_objects
 from jobs.states import FINAL, LIVE, Status
 from jobs.webhooks.deliveries import enqueue
 from request_id import REQUEST_ID
+from storage.deletion import LATER
+
+log = logging.getLogger(__name__)
 
 LISTED = 1000  # maximum number of jobs in a listing
 FULL_QUEUE = 60.0  # seconds of `Retry-After` when a caller has too many jobs
@@ -294,8 +298,10 @@ class JobStore:
             session.execute(delete(EpochRow).where(EpochRow.job_id == job.id))
             delete_log(session, job.id)
             session.delete(job)
-        with contextlib.suppress(VisionLoopError):  # `lost_jobs` finds them later
+        try:
             delete_objects(self.database, job.id)
+        except VisionLoopError as error:
+            log.warning("Files of the deleted job %s are still stored: %s %s", job.id, error, LATER)
 
     # --- written by the worker
 

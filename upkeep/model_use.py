@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
-from errors import Conflict, JobNotFound, NotFound
+from errors import Conflict, JobNotFound, NotFound, VisionLoopError
 from evaluation.promotion import GATE
 from evaluation.store import EvaluationStore
 from jobs.job import IDLE, Job
@@ -15,6 +17,9 @@ from models_store.decision_log import DecisionReason
 from models_store.registry import Registry
 from models_store.versions import ModelVersion
 from monitoring.kept_images import KeptImages
+from storage.deletion import delete_each
+
+log = logging.getLogger(__name__)
 
 
 def unfinished_jobs(jobs: JobStore) -> list[Job]:
@@ -69,10 +74,16 @@ def delete_model(
             with contextlib.suppress(Conflict, JobNotFound):  # it has ended meanwhile
                 jobs.request_cancel(job.id)
     evaluations.delete_for(deleted.id)
-    for image in kept.list(deleted.id):
-        with contextlib.suppress(NotFound):  # deleted in the meantime to make room
-            kept.remove(image.id)
+    try:
+        delete_each((image.id for image in kept.list(deleted.id)), partial(_remove_image, kept))
+    except VisionLoopError as error:
+        log.warning("Kept images of the deleted model %s are still there: %s", deleted.id, error)
     return deleted
+
+
+def _remove_image(kept: KeptImages, image_id: str) -> None:
+    with contextlib.suppress(NotFound):  # deleted in the meantime to make room
+        kept.remove(image_id)
 
 
 def _models_in(recipe: Any) -> Iterator[str]:

@@ -33,6 +33,7 @@ from disk_space import NO_ROOM, is_disk_full
 from errors import BackendUnavailable, Conflict, InsufficientStorage, VisionLoopError
 from exclusive import Exclusive
 from files import atomic_write
+from storage.deletion import LATER, delete_each
 from storage.place import open_trees
 from storage.trees import TreeNotFound, TreeStore
 
@@ -283,8 +284,10 @@ class SharedDatasets:
                 self._drop(dataset_id)
         except Timeout:
             raise Conflict(f"'{dataset_id}' is being changed. Try again later.") from None
-        with contextlib.suppress(VisionLoopError):  # `lost` finds them later
+        try:
             self._delete_all_objects(dataset_id)
+        except VisionLoopError as error:  # `lost` finds them later
+            log.warning("The deleted dataset %s is still stored: %s %s", dataset_id, error, LATER)
         return found
 
     # --- images that no part has yet
@@ -353,24 +356,24 @@ class SharedDatasets:
             self._trees.delete(found.key)
 
     def _delete_objects(self, keys: Iterable[str]) -> None:
-        with contextlib.suppress(VisionLoopError):  # `lost` finds them later
-            for key in keys:
-                self._trees.delete(key)
+        try:
+            delete_each(keys, self._trees.delete)
+        except VisionLoopError as error:  # `lost` finds them later
+            log.warning("Old parts of a dataset are still stored: %s %s", error, LATER)
 
     def _delete_images(self, dataset_id: str, names: Iterable[str]) -> None:
-        with contextlib.suppress(VisionLoopError):
-            stored = set(self._trees.list_bytes(f"{DATASETS}/{dataset_id}"))
-            for name in names:
-                key = f"{DATASETS}/{dataset_id}/{Path(name).name}"
-                if key in stored:
-                    self._trees.delete_bytes(key)
+        found = {f"{DATASETS}/{dataset_id}/{Path(name).name}" for name in names}
+        try:
+            stored = found.intersection(self._trees.list_bytes(f"{DATASETS}/{dataset_id}"))
+            delete_each(stored, self._trees.delete_bytes)
+        except VisionLoopError as error:
+            log.warning("Old images of the dataset %s are still stored: %s", dataset_id, error)
 
     def _delete_all_objects(self, dataset_id: str) -> None:
         prefix = f"{DATASETS}/{dataset_id}"
-        for key in self._trees.list(prefix):
-            self._trees.delete(key)
-        for key in self._trees.list_bytes(prefix):
-            self._trees.delete_bytes(key)
+        trees, images = self._trees.list(prefix), self._trees.list_bytes(prefix)
+        found = [*map(LostObject, trees), *(LostObject(key, True) for key in images)]
+        delete_each(found, self.delete_lost)
 
     # --- what is known of the copy here
 

@@ -11,10 +11,11 @@ from types import SimpleNamespace
 import pytest
 
 from database import Database
-from errors import NotFound
+from errors import NotFound, StoreRefused
 from evaluation.store import PLOTS, PREDICTIONS, REPORT, WORST, EvaluationRow, EvaluationStore
 from evaluation.target import EvaluationTarget
 from settings import Settings
+from storage.trees import FolderTrees
 
 
 @pytest.fixture
@@ -103,3 +104,34 @@ def test_an_evaluation_that_is_deleted_on_one_machine_is_gone(
     assert not one.is_complete(made)
     with pytest.raises(NotFound):
         one.files(made)
+
+
+class Refusing(FolderTrees):
+    """A store that refuses to delete some trees."""
+
+    def __init__(self, *refused: str) -> None:
+        self.refused = refused
+        self.deleted: list[str] = []
+
+    def delete(self, key: str) -> None:
+        if key.rpartition("/")[2] in self.refused:
+            raise StoreRefused("No rights.")
+        self.deleted.append(key.rpartition("/")[2])
+
+
+def test_an_object_that_cannot_be_deleted_does_not_keep_the_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = EvaluationStore(Database(Settings(home=tmp_path / "home")))
+    made = []
+    for _ in range(3):
+        made.append(evaluate(store))
+        shutil.rmtree(store.database.settings.home / "output", ignore_errors=True)
+    newest, *older = [row.id for row in reversed(made)]
+    store._trees = trees = Refusing(newest)
+    assert store.keep_only([]) == 3
+    assert sorted(trees.deleted) == sorted(older)
+    assert store.history("signs:1") == []
+    assert "1 of 3 objects could not be deleted: No rights." in caplog.text
+    assert "visionloop prune" in caplog.text
+    store.database.close()
