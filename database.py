@@ -35,7 +35,14 @@ from errors import Conflict, DatabaseBusy, DatabaseDamaged, VisionLoopError
 from exclusive import AdvisoryExclusive, Exclusive, FileExclusive
 from files import change_of, signal_change
 from home_paths import unfinished_restore
-from postgres import SCHEMA, WRITERS, limit_answers, lock_transaction, locked_writer
+from postgres import (
+    SCHEMA,
+    WRITERS,
+    limit_answers,
+    limit_statements,
+    lock_transaction,
+    locked_writer,
+)
 from settings import Settings
 
 if TYPE_CHECKING:
@@ -164,7 +171,7 @@ class Database:
         ):
             event.listen(session, "before_flush", refuse_long_text)
             connection = session.connection(execution_options={"visionloop_write": True})
-            self._limit(connection, self._patience + ANSWER)
+            self._limit(connection)
             if patience is not None:
                 lock_transaction(connection, WRITERS, patience)
             if self.fence is not None:  # it locks a row: after the writers' lock, as others do
@@ -265,14 +272,16 @@ class Database:
         ):
             if options:
                 connection = session.connection(execution_options=options)
-                limit = self._patience + ANSWER if patience is None else patience + QUICK_ANSWER
-                self._limit(connection, limit)
+                if patience is None:
+                    self._limit(connection)
+                elif self._server is not None:
+                    limit_answers(connection, patience + QUICK_ANSWER)
             yield session
 
-    def _limit(self, connection: Connection, seconds: float) -> None:
-        """Wait no longer for each answer of PostgreSQL."""
+    def _limit(self, connection: Connection) -> None:
+        """Do not wait for ever for an answer of PostgreSQL."""
         if self._server is not None:
-            limit_answers(connection, seconds)
+            limit_statements(connection, self._patience + ANSWER)
 
     def check(self) -> None:
         """Read the whole SQLite file; takes about a second per 500 MB.

@@ -237,6 +237,12 @@ def limit_answers(connection: Connection, seconds: float | None) -> None:
     driver.answer_within = seconds
 
 
+def limit_statements(connection: Connection, seconds: float) -> None:
+    """As `limit_answers`, unless the operator has chosen how long a statement may take."""
+    driver: Any = connection.connection.dbapi_connection
+    driver.answer_within = driver.chosen or seconds
+
+
 def _guarded(_: Any, __: Any, arguments: Any, parameters: dict[str, Any]) -> Any:
     from postgres_connection import GuardedConnection  # late: only with PostgreSQL
 
@@ -247,10 +253,11 @@ def _limited(connection: GuardedConnection, _: ConnectionPoolEntry) -> None:
     from postgres_connection import GRACE, STATEMENT_TIMEOUT
 
     autocommit, connection.autocommit = connection.autocommit, True
-    connection.execute(STATEMENTS.format(STATEMENT_TIMEOUT))
+    ours = connection.execute(STATEMENTS.format(STATEMENT_TIMEOUT)).fetchone()
     found = connection.execute(LIMIT).fetchone()
     connection.autocommit = autocommit
     connection.usual = found[0] + GRACE if found and found[0] else None
+    connection.chosen = None if ours else connection.usual
 
 
 def _usual(connection: GuardedConnection, *_: Any) -> None:

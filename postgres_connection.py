@@ -22,10 +22,13 @@ class GuardedConnection(psycopg.Connection[Any]):
     Attributes:
         usual: Seconds in which a statement is answered at the latest; None: there is no limit.
         answer_within: The limit of the next statements.
+        chosen: `usual`, if the URL, the role or the database says how long a statement may take:
+            then that holds, and not our shorter limits; None: nobody says so.
     """
 
     usual: float | None = STATEMENT_TIMEOUT + GRACE
     answer_within: float | None = usual
+    chosen: float | None = None
 
     def wait(self, *arguments: Any, **named: Any) -> Any:
         limit = self.answer_within

@@ -16,6 +16,7 @@ from filelock import Timeout
 from sqlalchemy import select, text
 from sqlalchemy.exc import SQLAlchemyError
 
+import database as database_module
 from access.generation import raise_generation
 from access.live_tokens import LiveTokens
 from access.sessions import COOKIE_LENGTH
@@ -345,6 +346,26 @@ def test_a_statement_has_a_time_that_the_url_may_say(
         with pytest.raises(DatabaseBusy), database.read() as session:
             session.execute(text("SELECT pg_sleep(9)"))
     database.close()
+
+
+def test_a_longer_time_of_the_url_holds_for_reads_and_writes(
+    tmp_path: Path, new_postgres: Create, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "ANSWER", 0.2)
+    url, slow = new_postgres(), text("SELECT pg_sleep(1)")
+    ours = Database(home(tmp_path, url), patience=0.1)
+    chosen = Database(home(tmp_path, url + "?options=-c%20statement_timeout%3D30s"), patience=0.1)
+    for transaction in (ours.read, ours.write, ours.write_rows):
+        with pytest.raises(DatabaseBusy), transaction() as session:
+            session.execute(slow)
+    for transaction in (chosen.read, chosen.write, chosen.write_rows):
+        with transaction() as session:
+            session.execute(slow)
+    monkeypatch.setattr(database_module, "QUICK_ANSWER", 0.2)
+    with pytest.raises(DatabaseBusy), chosen.read(patience=0.1) as session:  # an event loop waits
+        session.execute(slow)
+    for database in (ours, chosen):
+        database.close()
 
 
 def test_parameters_of_the_url_hold(tmp_path: Path, new_postgres: Create) -> None:
