@@ -44,7 +44,7 @@ SERVER_PATIENCE = 5.0  # seconds that a start waits for a server that is just en
 OPEN_FILES = 65_536  # limit of open files of a process, if the system permits it
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
-_held: dict[Path, FileLock] = {}  # by folder; without this reference, gc would release them
+_held: dict[Path, FileLock] = {}  # by file; without this reference, gc would release them
 _database_locks: list[HeldForLife] = []  # likewise
 
 
@@ -106,6 +106,7 @@ def prepare(settings: Settings) -> None:
     refuse_unfinished_restore(settings.home)
     hold(bento_home(), "BENTOML_HOME")
     make_private(bento_home())
+    hold_file(settings)
     metrics_folder.renew(settings)
     atexit.register(metrics_folder.remove, settings)
     announce(settings)
@@ -128,27 +129,59 @@ def hold(folder: Path, variable: str) -> None:
     Exits with a message if another server holds the lock, or the folder cannot be created.
     """
     folder = folder.resolve()
-    if folder in _held:
-        return
+    remedy = f"Stop it, or set {variable} to another folder."
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = FileLock(folder / SERVER_LOCK)
-        lock.acquire(blocking=False)
-    except Timeout:
-        sys.exit(
-            f"Another VisionLoop server is using {folder}. Stop it, or set {variable} to "
-            "another folder."
-        )
+        _hold(folder / SERVER_LOCK, f"Another VisionLoop server is using {folder}. {remedy}")
     except OSError as error:
         sys.exit(f"{variable} cannot be used: {error.strerror}: {folder}")
-    _held[folder] = lock
+
+
+def hold_file(settings: Settings) -> None:
+    """Acquire the server lock of a SQLite file until this process ends, whatever its home.
+
+    Its other locks are in the home: the servers of two homes would both start its jobs. Exits with
+    a message if another server holds it.
+    """
+    url = settings.sqlalchemy_url
+    if url.get_backend_name() != "sqlite":
+        return
+    file = Path(str(url.database)).resolve()
+    # A file of this name is that of a home, as a rule, whose server has its lock.
+    usual = file.name == settings.paths.database.name
+    lock = file.with_name(SERVER_LOCK if usual else f".{file.name}{SERVER_LOCK}")
+    refused = (
+        f"Another VisionLoop server is using the database {file}. A SQLite file belongs to one "
+        "VISIONLOOP_HOME: stop the other server, or set VISIONLOOP_DATABASE_URL to another file. "
+        "Several servers share a PostgreSQL, with the same VISIONLOOP_STORE_URL."
+    )
+    try:
+        _hold(lock, refused)
+    except OSError as error:
+        sys.exit(f"VISIONLOOP_DATABASE_URL cannot be used: {error.strerror}: {file}")
+
+
+def _hold(file: Path, refused: str) -> None:
+    """Hold a lock file until this process ends; exits with a message if another one does.
+
+    Raises:
+        OSError: The file cannot be made.
+    """
+    if file in _held:
+        return
+    lock = FileLock(file)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        sys.exit(refused)
+    _held[file] = lock
 
 
 def hold_database(database: Database, patience: float = SERVER_PATIENCE) -> HeldForLife | None:
     """Hold a database of several machines until this process ends.
 
     Exits with a message if another server uses it, unless both have an object store: without one,
-    each has files that the other's rows name. None for SQLite, which the lock of the home protects.
+    each has files that the other's rows name. None for SQLite, which `hold_file` protects.
     """
     if not database.is_shared:
         return None

@@ -80,6 +80,39 @@ def test_a_folder_is_held_against_other_processes_only(tmp_path: Path) -> None:
     assert "Traceback" not in other.stderr
 
 
+@pytest.mark.parametrize("usual", [False, True], ids=["elsewhere", "in-the-first-home"])
+def test_one_server_uses_a_database_file(tmp_path: Path, usual: bool) -> None:
+    """Two processes with homes of their own: both would start its jobs."""
+    folder = tmp_path / "one" if usual else tmp_path / "shared"
+    folder.mkdir()
+    file = folder / ("visionloop.db" if usual else "mine.db")
+    (tmp_path / "link.db").symlink_to(file)
+    code = (
+        "import sys; from pathlib import Path; from settings import Settings\n"
+        "from serving.lifecycle import hold, hold_file\n"
+        "found = Settings(home=Path(sys.argv[1]), database_url=sys.argv[2] or None)\n"
+        "hold(found.home, 'VISIONLOOP_HOME'); hold_file(found); hold_file(found)\n"
+        "print('held', flush=True); sys.stdin.read()"
+    )
+
+    def server(home: str, url: str) -> subprocess.Popen[str]:
+        pipe = subprocess.PIPE
+        command = [sys.executable, "-c", code, str(tmp_path / home), url]
+        return subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+
+    with server("one", "" if usual else f"sqlite:///{file}") as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "held\n"
+        with server("two", f"sqlite:///{tmp_path}/link.db") as second:
+            _, error = second.communicate()
+        assert second.returncode == 1
+        assert error.startswith(f"Another VisionLoop server is using the database {file}.")
+        assert "Several servers share a PostgreSQL" in error
+        first.communicate()
+    with server("two", f"sqlite:///{file}") as third:  # the first has ended
+        assert third.communicate()[0] == "held\n"
+
+
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
