@@ -127,11 +127,12 @@ def pause_left(outage_since: str | None, ended_at: str) -> float:
 
     Args:
         outage_since: The beginning of the outage; None: there is none.
-        ended_at: When its last attempt ended.
+        ended_at: When its last attempt ended; in the future, the clock was set back, and nothing is
+            left: it may be set back by more than any pause.
     """
-    if outage_since is None:
-        return 0.0
     ended = seconds_since(ended_at)
+    if outage_since is None or ended < -SHORTEST_PAUSE:
+        return 0.0
     outage = seconds_since(outage_since) - ended
     return min(LONGEST_PAUSE, max(SHORTEST_PAUSE, SHARE * outage)) - ended
 

@@ -16,7 +16,7 @@ from api.dependencies import GatewayDep
 from api.groups import DATASETS
 from api.middleware.auth import require_admin
 from api.middleware.request_state import changed
-from api.requests import json_body
+from api.requests import MOST_VALUES, json_body
 from api.schemas import RequestFields, errors, json_request_body
 from errors import ValidationFailed
 
@@ -30,7 +30,9 @@ class DraftsOf(RequestFields):
         min_length=1, max_length=LONGEST_AUTHOR, description="the person, as `…/drafts` names them"
     )
     contents: list[str] | None = Field(
-        None, max_length=100_000, description="SHA-256 of the images; null: all of the person's"
+        None,
+        max_length=MOST_VALUES,
+        description="SHA-256 of the images; null: all of the person's",
     )
 
 

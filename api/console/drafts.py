@@ -25,7 +25,7 @@ from api.dependencies import GatewayDep
 from api.groups import DATASETS
 from api.middleware.auth import require_annotate, require_annotate_to_read
 from api.middleware.request_state import changed, unchanged
-from api.requests import json_body
+from api.requests import MOST_VALUES, json_body
 from api.schemas import RequestFields, errors, json_request_body
 from api.thread_pool import slow_work
 from errors import PreconditionRequired, ValidationFailed
@@ -36,7 +36,7 @@ router = APIRouter(prefix="/api/datasets", tags=[DATASETS])
 State = Literal["draft", "accepted", "skipped"]
 ETAG = re.compile(r'"([0-9a-f]{1,32})"')
 CONTENT = re.compile(r"[0-9a-f]{64}")
-MOST_VALUES = 2_000_000  # JSON values of a draft
+MOST_DRAFT_VALUES = 2_000_000  # JSON values of a draft
 STATE = (
     "`draft`: being drawn; `accepted`: to be committed, without objects: checked, nothing is "
     "there; `skipped`: left for others"
@@ -98,12 +98,12 @@ class CommitBody(RequestFields):
     )
     contents: list[str] | None = Field(
         None,
-        max_length=100_000,
+        max_length=MOST_VALUES,
         description="SHA-256 of the images; null: all that the caller has accepted",
     )
     mine: list[str] = Field(
         [],
-        max_length=100_000,
+        max_length=MOST_VALUES,
         description="SHA-256 of images that others have annotated meanwhile, and whose drafts "
         "replace that",
     )
@@ -250,7 +250,7 @@ async def put_draft(
     stored.
     """
     seen = _seen(request)
-    body = await json_body(request, DraftBody, most=MOST_VALUES)
+    body = await json_body(request, DraftBody, most=MOST_DRAFT_VALUES)
     place = _place(dataset_id, content, author)
     reader = ImageReader(gateway.datasets, gateway.annotated)
     drawer = Drawer(reader, DraftStore(gateway.registry.database), gateway.review.claims)

@@ -15,7 +15,7 @@ from sqlalchemy import update
 from errors import DatabaseBusy, StoreRefused, StoreUnavailable
 from jobs import worker
 from jobs.claims import CLAIM_ENV, HOST
-from jobs.failures import LONGEST_OUTAGE, TRY_AGAIN, UNTRIED, ago, pause_left, spoken
+from jobs.failures import LONGEST_OUTAGE, LONGEST_PAUSE, TRY_AGAIN, UNTRIED, ago, pause_left, spoken
 from jobs.job import Job
 from jobs.shared_folders import JobFolders
 from jobs.store import JobStore
@@ -151,6 +151,13 @@ def test_others_run_during_the_pause(store: JobStore) -> None:
 def test_pauses_grow_with_the_outage(outage: float | None, ended: float, pause: float) -> None:
     since = None if outage is None else ago(outage)
     assert pause_left(since, ago(ended)) == pytest.approx(pause, abs=0.5 + 0.25)
+
+
+def test_a_clock_that_is_set_prolongs_no_pause() -> None:
+    assert pause_left(ago(100), ago(-3600)) == 0.0, "set back by an hour after the attempt"
+    assert pause_left(ago(-7200), ago(-3600)) == 0.0
+    assert pause_left(ago(100), ago(-1)) <= LONGEST_PAUSE + 1, "the clock of another machine"
+    assert pause_left(ago(7300), ago(7200)) < 0, "set forward"
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 
+from api.requests import MOST_VALUES
 from tests.support.drafting import (  # fmt: skip
     ALICE,
     ALICE_NAME,
@@ -70,3 +71,15 @@ def test_nothing_to_take_over_is_said(service: Service, frames: str) -> None:
     assert ask(service, frames, "take-over", author="nobody").status_code == 404
     own = ask(service, frames, "take-over", author=ALICE_NAME)
     assert (own.status_code, "yours already" in own.text) == (400, True)
+
+
+def test_as_many_images_may_be_named_as_a_body_holds(service: Service, frames: str) -> None:
+    for content in (ONE, TWO):
+        put(service, frames, content, [shape("dog")], BOB | NEW)
+    others = [f"{number:064x}" for number in range(MOST_VALUES - 1)]
+    answer = ask(service, frames, "discard", author=BOB_NAME, contents=[ONE, *others])
+    assert (answer.status_code, answer.json()["contents"]) == (200, [ONE])
+    answer = ask(service, frames, "discard", author=BOB_NAME, contents=[ONE, TWO, *others])
+    assert answer.status_code == 400
+    assert f"more than {MOST_VALUES:,} values" in answer.json()["message"]
+    assert [one["content"] for one in drafts(service, frames)["drafts"]] == [TWO]
