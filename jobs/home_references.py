@@ -29,13 +29,20 @@ def resolved(recipe: Mapping[str, Any], home: Path) -> dict[str, Any]:
 
 
 def refuse_paths_elsewhere(recipe: Mapping[str, Any], settings: Settings) -> None:
-    """Refuse a recipe for a cluster that names files in VISIONLOOP_DATA_ROOTS.
+    """Refuse a recipe for a cluster that names start weights or files in VISIONLOOP_DATA_ROOTS.
 
-    Those outside the home are on this server only: nothing copies them to a node.
+    Those are on this server only: nothing copies them to a node.
 
     Raises:
         ValidationFailed: It names one.
     """
+    for weights in _weight_files(recipe):
+        raise ValidationFailed(
+            f"The weights '{Path(weights).name}' are a file of this server, but jobs run on the "
+            "nodes of a cluster (VISIONLOOP_CLUSTER_URL), which do not have it. Import it as the "
+            f"model '{Path(weights).stem}' (POST /models/import), and name that, or the network: "
+            "models of the registry come before files."
+        )
     home = Path(os.path.realpath(settings.home))
     roots = [Path(os.path.realpath(root)) for root in settings.data_roots]
     for path in map(Path, _absolute_paths(recipe)):
@@ -46,6 +53,18 @@ def refuse_paths_elsewhere(recipe: Mapping[str, Any], settings: Settings) -> Non
                 "the nodes of a cluster (VISIONLOOP_CLUSTER_URL), which do not have it. Upload the "
                 "data to /api/datasets, and name the dataset's id."
             )
+
+
+def _weight_files(value: Any) -> Iterator[str]:
+    """The paths of start weights: of the base, of a teacher."""
+    if isinstance(value, Mapping):
+        if value.get("kind") == "file" and isinstance(value.get("value"), str):
+            yield value["value"]
+        value = value.values()
+    elif not isinstance(value, list | tuple):
+        return
+    for part in value:
+        yield from _weight_files(part)
 
 
 def _absolute_paths(value: Any) -> Iterator[str]:

@@ -5,6 +5,7 @@ KubeRay's RayCluster has no schema here: the tests know the fields that its refe
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import yaml
@@ -55,11 +56,25 @@ def test_the_service_finds_the_cluster_and_its_token() -> None:
     assert token["valueFrom"]["secretKeyRef"] == {"name": name, "key": "auth_token"}
     (group,) = cluster["spec"]["workerGroupSpecs"]
     (worker,) = group["template"]["spec"]["containers"]
-    gpus = int(worker["resources"]["limits"]["nvidia.com/gpu"]) * group["maxReplicas"]
+    asked = worker["resources"]["limits"]["nvidia.com/gpu"]
+    assert asked == settings["VISIONLOOP_TRAIN_GPUS"], "a job runs on one node"
+    gpus = int(asked) * group["maxReplicas"]
     assert int(settings["VISIONLOOP_TRAIN_SLOTS"]) <= gpus
     assert "VISIONLOOP_DEVICE" not in settings  # with `cpu`, jobs would ask for no GPU
     head = cluster["spec"]["headGroupSpec"]
     assert head["rayStartParams"]["num-cpus"] == "0"  # no job runs there
+
+
+def test_a_worker_pod_has_as_many_gpus_as_a_training_may_use(tmp_path: Path) -> None:
+    """Changed in the one place that the guide names."""
+    shutil.copytree(DEPLOY / "kubernetes", tmp_path / "kubernetes")
+    overlay = tmp_path / "kubernetes" / "overlays" / "ray"
+    file = overlay / "kustomization.yaml"
+    file.write_text(file.read_text().replace("VISIONLOOP_TRAIN_GPUS=1", "VISIONLOOP_TRAIN_GPUS=4"))
+    made = yaml.safe_load_all(output(tool("kubectl"), "kustomize", str(overlay)))
+    (cluster,) = [each for each in made if each["kind"] == "RayCluster"]
+    (worker,) = cluster["spec"]["workerGroupSpecs"][0]["template"]["spec"]["containers"]
+    assert worker["resources"]["limits"]["nvidia.com/gpu"] == "4"
 
 
 def test_the_nodes_of_ray_have_what_a_job_needs() -> None:

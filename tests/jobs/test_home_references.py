@@ -82,6 +82,19 @@ def test_a_cluster_is_not_given_paths_that_only_this_server_has(
     assert clustered.list() == []
 
 
+@pytest.mark.parametrize("place", ["weights", "home/pretrained"])
+def test_a_cluster_is_not_given_start_weights_that_only_this_server_has(
+    clustered: JobStore, tmp_path: Path, place: str
+) -> None:
+    weights = {"kind": "file", "value": f"{tmp_path}/{place}/yolov8n.pt", "task": "detect"}
+    for recipe in ({"base": weights}, {"options": [{"teacher": weights}]}):
+        with pytest.raises(ValidationFailed, match=r"^The weights 'yolov8n.pt' .* /models/import"):
+            clustered.create("training", config={}, recipe=recipe)
+    assert clustered.list() == []
+    for kind, value in (("model", "yolov8n:1"), ("download", "yolov8n.pt"), ("job", "a" * 32)):
+        clustered.create("training", config={}, recipe={"base": {"kind": kind, "value": value}})
+
+
 def test_what_a_cluster_can_read_or_does_not_run_is_queued(
     clustered: JobStore, tmp_path: Path
 ) -> None:
