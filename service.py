@@ -57,12 +57,13 @@ class Trainer:
         from engines.due_trials import DueTrials
         from jobs.dispatcher import dispatcher_of
         from serving.shutdown import on_shutdown_signal
-        from serving.telemetry import EPOCH, WEBHOOKS
+        from serving.telemetry import EPOCH, LEADER, WEBHOOKS
 
         self.dispatcher = dispatcher_of(
             settings,
             lambda mode, seconds: EPOCH.labels(mode).observe(seconds),
             lambda outcome: WEBHOOKS.labels(outcome).inc(),
+            LEADER.set,
         )
         self.dispatcher.start()
         self.trials = DueTrials(settings, self.dispatcher.wake, leads=lambda: self.dispatcher.leads)

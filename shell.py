@@ -104,6 +104,16 @@ def age(since: str, now: datetime | None = None) -> str:
     return "0 s"
 
 
+def moment(time: str) -> str:
+    """An ISO 8601 time in UTC, to the minute.
+
+    Examples:
+        >>> moment("2026-11-21T10:00:59.123+00:00")
+        '2026-11-21 10:00 UTC'
+    """
+    return f"{time[:16].replace('T', ' ')} UTC"
+
+
 def size(count: int) -> str:
     """A number of bytes in the unit that suits it, as disks are sold: powers of 1,000.
 

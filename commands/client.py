@@ -88,6 +88,12 @@ class Server:
             found += page
         return found
 
+    def leader(self) -> dict[str, Any] | None:
+        """The one of several servers that starts the jobs; None: there is one only, or none."""
+        found: dict[str, Any] | None
+        found = self.ask("GET", "/jobs", params={"limit": 1})["leader"]
+        return found
+
     def download(self, path: str, query: dict[str, Any], target: Path, force: bool) -> Path:
         """Save a response to a file; returns its path. A broken transfer leaves no file.
 

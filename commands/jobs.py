@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from commands.client import FULL, WHERE, Command, Refused, Server, address, run_command
-from shell import Parser, age, columns, run, size
+from shell import Parser, age, columns, moment, run, size
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -108,7 +108,9 @@ def _poll(
         epoch = f" epoch {job['current_epoch']}/{job['total_epochs']}" * bool(job["current_epoch"])
         loss = job["metrics"].get("loss")
         shown = f" loss {loss:.3g}" if isinstance(loss, (int, float)) else ""
-        bar.update(task, completed=job["progress"], description=job["status"] + epoch + shown)
+        outage = ", waits for the database or the object store" * bool(job["outage_since"])
+        text = job["status"] + epoch + shown + outage
+        bar.update(task, completed=job["progress"], description=text)
 
 
 def list_jobs(server: Server, options: argparse.Namespace) -> int:
@@ -123,16 +125,18 @@ def list_jobs(server: Server, options: argparse.Namespace) -> int:
     ids = {job["job_id"] for job in jobs}
     short = next(n for n in range(SHORT, FULL + 1) if len({i[:n] for i in ids}) == len(ids))
     rows: list[tuple[str, ...]] = [
-        ("JOB", "MODEL", "MODE", "TASK", "STATE", "PROGRESS", "AGE", "SIZE", "RESULT")
+        ("JOB", "MODEL", "MODE", "TASK", "STATE", "PROGRESS", "RUNS ON", "AGE", "SIZE", "RESULT")
     ]
     rows += [_row(job, short) for job in jobs]
     print(columns(rows))
+    if leader := server.leader():
+        print(f"\n{leader['server']} starts the jobs, since {moment(leader['since'])}.")
     return 0
 
 
 def _row(job: dict[str, Any], short: int) -> tuple[str, ...]:
     """A job's cells in the listing."""
-    result = job["model_id"] or job["error"] or ""
+    result = job["model_id"] or job["error"] or _setback(job)
     kind = "" if job["kind"] == "training" and job["mode"] else job["kind"]
     return (
         job["job_id"][:short],
@@ -141,10 +145,25 @@ def _row(job: dict[str, Any], short: int) -> tuple[str, ...]:
         job["task"] or "-",
         job["status"],
         f"{job['progress']:7.1f}%",
+        job["runs_on"] or "-",
         f"{age(job['created_at']):>6}",
         f"{size(job.get('size_bytes', 0)):>9}",
         " ".join(str(result).split()),
     )
+
+
+def _setback(job: dict[str, Any]) -> str:
+    """What holds up a job that has not ended, or did so before; empty: nothing."""
+    if job["finished_at"]:
+        return ""
+    if job["outage_since"]:
+        return f"waits for the database or the object store since {moment(job['outage_since'])}"
+    return _interrupted(job["interruption"]) if job["interruption"] else ""
+
+
+def _interrupted(interruption: dict[str, Any]) -> str:
+    at = f" at {moment(interruption['at'])}" if interruption["at"] else ""
+    return f"was interrupted{at}: {interruption['reason']}"
 
 
 def logs(server: Server, options: argparse.Namespace) -> int:
@@ -177,6 +196,8 @@ def show(server: Server, options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(job, indent=2))
         return 0
+    if job["interruption"]:
+        job["interruption"] = _interrupted(job["interruption"])
     rows = [(key, _text(value)) for key, value in job.items() if value not in (None, {}, [])]
     print(columns(rows))
     return 0

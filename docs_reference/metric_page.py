@@ -11,13 +11,19 @@ from docs_reference.markdown import code, table
 from settings import Figure
 
 ROOT = Path(__file__).parents[1]
-KINDS = {"Counter": "counter", "Histogram": "histogram", "GaugeMetricFamily": "gauge"}
+KINDS = {
+    "Counter": "counter",
+    "Gauge": "gauge",
+    "Histogram": "histogram",
+    "GaugeMetricFamily": "gauge",
+}
 UNITS = {
     "seconds": "seconds",
     "bytes": "bytes",
     "ratio": "share, 0 to 1",
     "index": "index",
     "up": "0 or 1",
+    "leader": "0 or 1",
 }  # unit, by the last word of a metric's name
 PACKAGES = ("api", "monitoring", "serving", "jobs", "inference")
 

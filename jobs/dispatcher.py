@@ -50,6 +50,7 @@ def dispatcher_of(
     settings: Settings,
     on_epoch: Callable[[str, float], None],
     on_delivery: Callable[[str], None] = lambda _: None,
+    on_lead: Callable[[bool], None] = lambda _: None,
 ) -> Dispatcher:
     """Create a dispatcher for the job table in the home of these settings.
 
@@ -57,11 +58,12 @@ def dispatcher_of(
         settings: Of this process.
         on_epoch: See `Dispatcher`.
         on_delivery: Called with the outcome of every attempt to deliver a webhook.
+        on_lead: See `Dispatcher`.
     """
     database = Database(settings)
     published = published_in(Registry(database))
     webhooks = WebhookSender(DeliveryStore(database), settings, on_delivery)
-    return Dispatcher(
+    dispatcher = Dispatcher(
         JobStore(database),
         settings,
         engine_of(settings),
@@ -69,6 +71,8 @@ def dispatcher_of(
         on_epoch=on_epoch,
         webhooks=webhooks,
     )
+    dispatcher.on_lead = on_lead
+    return dispatcher
 
 
 def engine_of(settings: Settings) -> JobEngine:
@@ -126,6 +130,9 @@ class Dispatcher:
         on_epoch: Called with mode and duration (seconds) of every finished epoch.
         webhooks: Sends the deliveries of ended jobs while this dispatcher holds the lock.
         retry: Seconds from a failed database access to the next attempt.
+
+    Attributes:
+        on_lead: Called with whether this dispatcher leads, when that changes and at its start.
     """
 
     def __init__(
@@ -142,6 +149,7 @@ class Dispatcher:
         self.store = store
         self.settings = settings
         self.slots = slots(settings)
+        self.on_lead: Callable[[bool], None] = lambda _: None
         self._engine = engine
         self._finalizer = JobFinalizer(store, settings.train_attempts, published)
         self._on_epoch = on_epoch
@@ -160,12 +168,17 @@ class Dispatcher:
 
     def start(self) -> None:
         """Start the loop. Needs a running event loop, whose thread must outlive the workers."""
+        self._note_lead(False)
         self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._reap())]
 
     @property
     def leads(self) -> bool:
         """Whether this dispatcher starts the jobs, and none of another server."""
         return self._leads
+
+    def _note_lead(self, leads: bool) -> None:
+        self._leads = leads
+        self.on_lead(leads)
 
     def wake(self) -> None:
         """Query the table now."""
@@ -227,7 +240,7 @@ class Dispatcher:
             if self.store.database.is_shared and await asyncio.to_thread(self._lock.is_held):
                 with contextlib.suppress(*FAILURES):
                     await asyncio.to_thread(note_leader, self.store.database, False)
-            self._leads = False
+            self._note_lead(False)
             await asyncio.to_thread(self._lock.release)
             self._stopped.set()
         await self._stopped.wait()
@@ -236,7 +249,6 @@ class Dispatcher:
 
     async def _run(self) -> None:
         await self._acquire_lock()
-        await self._retry(partial(asyncio.to_thread, note_leader, self.store.database, True))
         if self._webhooks is not None:
             self._webhooks.start()
         await self._retry(self._take_over)
@@ -256,17 +268,18 @@ class Dispatcher:
             self._wake.clear()
 
     async def _acquire_lock(self) -> None:
-        """Wait until no other dispatcher runs these jobs."""
+        """Wait until no other dispatcher runs these jobs, and say that this one does."""
         while True:
             try:
                 await asyncio.to_thread(self._lock.acquire, 0)
-                self._leads = True
-                return
+                break
             except Timeout:
                 await asyncio.sleep(POLL)
             except Exception:
                 log.exception("The lock of the dispatcher cannot be taken yet; retrying")
                 await asyncio.sleep(self._retry_after)
+        self._note_lead(True)
+        await self._retry(partial(asyncio.to_thread, note_leader, self.store.database, True))
 
     async def _keep_lock(self) -> None:
         """Start no job while another dispatcher may: the lock is lost with its connection.
@@ -275,10 +288,9 @@ class Dispatcher:
         """
         if await asyncio.to_thread(self._lock.is_held):
             return
-        self._leads = False
         log.warning("The lock of the dispatcher was lost with the database; waiting for it")
+        self._note_lead(False)
         await self._acquire_lock()
-        await self._retry(partial(asyncio.to_thread, note_leader, self.store.database, True))
         await self._retry(self._take_over)
 
     async def _reap(self) -> None:

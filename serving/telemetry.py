@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram, Metric
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
@@ -54,6 +54,13 @@ WEBHOOKS = Counter(
     "visionloop_webhook_attempts",
     "Attempts to deliver a webhook: delivered, retried later, failed for good",
     ["outcome"],
+)
+
+LEADER = Gauge(
+    "visionloop_leader",
+    "Whether this server leads: it starts the jobs and sends the webhooks; 0: another one does, or "
+    "it has no connection to the database",
+    multiprocess_mode="mostrecent",  # a process that died without a word is followed by another
 )
 
 PREDICTIONS = Counter(

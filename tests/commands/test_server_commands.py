@@ -11,7 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from api.routes import jobs as routes
 from commands import datasets, jobs
+from jobs.claims import HOST
+from shell import moment
+from tests.support.dispatching import CLAIM
 from tests.support.served_app import served
 from tests.support.shapes import write_shapes
 from tests.support.training_app import Service
@@ -167,7 +171,7 @@ def test_jobs_of_every_kind_with_their_sizes(command: Command, service: Service)
     (store.folder(other.id) / "data").mkdir()
     (store.folder(other.id) / "data" / "view").write_bytes(bytes(999_999))
     heading, first, second = command("jobs list")[1].splitlines()
-    assert heading.split()[-3:] == ["AGE", "SIZE", "RESULT"]
+    assert heading.split()[-5:] == ["RUNS", "ON", "AGE", "SIZE", "RESULT"]
     assert first.split()[0] == other.id[: len(first.split()[0])]
     assert "123.5 kB" in first
     assert "regular" in second
@@ -180,3 +184,31 @@ def test_jobs_of_every_kind_with_their_sizes(command: Command, service: Service)
     assert command(f"jobs cancel {other.id}")[1] == f"Job {other.id} is stopped.\n"
     assert command(f"jobs delete {other.id}")[1] == f"Job {other.id} is deleted.\n"
     assert not store.folder(other.id).exists()
+
+
+def test_jobs_say_where_they_run_and_what_holds_them_up(
+    command: Command, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = service.gateway.jobs
+    running = store.create("training", config={}, recipe={})
+    service.run(running)
+    interrupted, waiting = (store.create("training", config={}, recipe={}) for _ in range(2))
+    for job, outage in ((interrupted, False), (waiting, True)):
+        service.run(job)
+        store.requeue(job.id, False, CLAIM, "The service was killed.", outage=outage)
+    since = store.get(waiting.id).outage_since
+    assert since is not None
+    third, second, first = command("jobs list")[1].splitlines()[1:]
+    assert f"  {HOST}  " in first
+    assert " was interrupted at " in second
+    assert second.endswith(" UTC: The service was killed.")
+    assert third.endswith(f"  waits for the database or the object store since {moment(since)}")
+    shown = command(f"jobs show {interrupted.id}")[1]
+    assert re.search(
+        "^interruption +was interrupted at .* UTC: The service was killed.$", shown, re.M
+    )
+    leads = {"server": "gpu-2", "since": "2026-12-01T08:30:00.000+00:00"}
+    monkeypatch.setattr(routes, "leader", lambda _: leads)
+    listed = command("jobs list")[1]
+    assert listed.endswith("\n\ngpu-2 starts the jobs, since 2026-12-01 08:30 UTC.\n")
+    assert "gpu-2" not in command("jobs list --json")[1], "still a list of jobs"

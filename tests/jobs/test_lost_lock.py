@@ -69,8 +69,11 @@ def test_a_dispatcher_that_lost_its_lock_starts_no_job_until_it_has_it_again(
     store, other = JobStore(here), dispatcher_lock(there)
     taking = threading.Thread(target=other.acquire, args=(PATIENCE,))
 
+    told: list[bool] = []
+
     async def body() -> None:
         async with dispatching(store, "exec sleep 9999", slots=2) as dispatcher:
+            dispatcher.on_lead = told.append
             first = submit(store)
             began = await running(store, first)
             assert dispatcher.leads
@@ -96,6 +99,7 @@ def test_a_dispatcher_that_lost_its_lock_starts_no_job_until_it_has_it_again(
             await until(lambda: asked > before + 2)
             assert not dispatcher.leads
             assert store.get(second.id).status == "queued"
+            assert told == [True, False]
             assert store.get(first.id).status == "running"
             other.release()
             await running(store, second)
@@ -106,6 +110,8 @@ def test_a_dispatcher_that_lost_its_lock_starts_no_job_until_it_has_it_again(
                 began.attempts,
             )
             assert locks(there, granted=True) == 1
+            assert told == [True, False, True]
+        assert told == [True, False, True, False]
 
     with caplog.at_level(logging.WARNING, "visionloop"):
         try:

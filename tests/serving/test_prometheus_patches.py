@@ -37,6 +37,27 @@ def test_many_values_at_once_count_as_one_by_one() -> None:
             )
 
 
+def test_the_newest_process_says_whether_a_server_leads(tmp_path: Path) -> None:
+    """A leader that died leaves its file; the process that follows it says what is true now."""
+    environment = {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+
+    def process(does: str) -> None:
+        code = f"from serving.telemetry import LEADER; {does}"
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True)
+
+    def leads() -> float:
+        collector = BucketsFirstCollector(CollectorRegistry(), str(tmp_path))
+        found = {metric.name: metric.samples for metric in collector.collect()}
+        (sample,) = found["visionloop_leader"]
+        return sample.value
+
+    process("LEADER.set(True)")
+    process("pass")  # a gateway, which has nothing to say
+    assert leads() == 1.0
+    process("LEADER.set(False)")
+    assert leads() == 0.0
+
+
 def test_buckets_come_before_count_and_sum(tmp_path: Path) -> None:
     environment = {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
     subprocess.run([sys.executable, "-c", OBSERVE], cwd=ROOT, env=environment, check=True)
