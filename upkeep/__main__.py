@@ -25,8 +25,10 @@ BACKUP_HELP = "folder or .zip that `backup` wrote"
 EPILOG = """examples:
   %(prog)s backup /mnt/backups/2026-11-30
   %(prog)s backup /mnt/backups/2026-12-01 --onto /mnt/backups/2026-11-30
+  %(prog)s backup /mnt/backups/2026-12-01 --onto /mnt/backups/2026-11-30 --keep 14
   %(prog)s verify /mnt/backups/2026-12-01
   %(prog)s restore /mnt/backups/2026-12-01 --force
+  %(prog)s restore /mnt/backups/2026-12-01 --model street_signs
   %(prog)s prune all
   %(prog)s prune models --keep 3 --yes
 
@@ -95,11 +97,23 @@ def command_line(prog: str = "python -m upkeep") -> argparse.ArgumentParser:
         metavar="PREVIOUS",
         help="earlier backup in a folder: files that it has already are hard-linked, not written",
     )
+    made.add_argument(
+        "--keep",
+        type=_kept,
+        metavar="N",
+        help="afterwards delete older backups of this home beside PATH, so that N are left",
+    )
     command("verify", _verify).add_argument("path", type=Path, metavar="PATH", help=BACKUP_HELP)
     restored = command("restore", _restore)
     restored.add_argument("path", type=Path, metavar="PATH", help=BACKUP_HELP)
     restored.add_argument(
         "--force", action="store_true", help="if the homes are not empty, move their content aside"
+    )
+    restored.add_argument(
+        "--model",
+        metavar="MODEL",
+        help="restore only this model, NAME or NAME:VERSION, as a new version; the homes may be in "
+        "use, and nothing else of them changes",
     )
     _add_prune(commands)
     _add_migrate(commands)
@@ -173,6 +187,12 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _kept(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return int(text)
+
+
 def _duration(text: str) -> timedelta:
     """An age such as `30d`."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)(w|d|h|m|min)", text)
@@ -195,12 +215,7 @@ def _prune(options: argparse.Namespace) -> None:
     from models_store.decision_log import by_user
     from upkeep.prune import KINDS, Limits, Stores, delete, plan
 
-    settings = _settings()
-    if not settings.home.is_dir():
-        raise ValidationFailed(
-            f"There is no VisionLoop in {settings.home}. Set VISIONLOOP_HOME to the server's."
-        )
-    database = Database(settings)
+    database = Database(_home_in_use())
     try:
         kinds = KINDS if options.kind == "all" else (options.kind,)
         limits = Limits(options.keep, options.older_than)
@@ -234,16 +249,30 @@ def _prune(options: argparse.Namespace) -> None:
 def _backup(options: argparse.Namespace) -> None:
     """Back up the database, models, datasets, jobs and evaluations to a folder or a .zip, while the
     server runs. `backup verify PATH` checks a backup."""
+    import json
+
     from access.shell import record_in
     from database import HEAD
     from upkeep.backup import backup, summary, to_json
+    from upkeep.rotation import Rotated, rotate
 
+    rotated = Rotated((), ())
     with _progress(options) as stage:
         result = backup(_settings(), options.path, options.onto, stage)
+    if options.keep is not None:
+        rotated = rotate(result.path, result.header, options.keep)
     if result.header.schema == HEAD:  # an old home is left as it is, and has no audit trail
-        record_in(_settings(), "upkeep backup", f"wrote a backup to {result.path}")
-    print(to_json(result) if options.json else summary(result))
-    for note in result.header.notes:
+        gone = ", ".join(path.name for path in rotated.deleted)
+        more = f", and deleted the older {gone}" if gone else ""
+        record_in(_settings(), "upkeep backup", f"wrote a backup to {result.path}{more}")
+    if options.json:
+        deleted = [str(path) for path in rotated.deleted]
+        print(json.dumps(to_json(result) | {"deleted": deleted}, indent=1))
+    else:
+        print(summary(result))
+        for path in rotated.deleted:
+            print(f"Deleted the older backup {path}.")
+    for note in (*result.header.notes, *rotated.kept):
         print(f"note: {note}", file=sys.stderr)
 
 
@@ -267,8 +296,13 @@ def _verify(options: argparse.Namespace) -> None:
 
 
 def _restore(options: argparse.Namespace) -> None:
-    """Restore a backup into empty homes; its hashes are checked before anything is put in place."""
+    """Restore a backup into empty homes; its hashes are checked before anything is put in place.
+    With --model, restore a single model into homes that are in use."""
     import json
+
+    if options.model is not None:
+        _restore_model(options)
+        return
 
     from access.shell import record_in
     from upkeep.restore import restore
@@ -283,6 +317,50 @@ def _restore(options: argparse.Namespace) -> None:
     print(f"Restored to {done.home} and {done.models}. Start the server: running jobs resume.")
     for folder in done.aside:
         print(f"The former content is in {folder}; delete it when you no longer need it.")
+
+
+def _restore_model(options: argparse.Namespace) -> None:
+    import json
+
+    from access.shell import record
+    from database import Database
+    from models_store.registry import Registry
+    from upkeep.model_restore import restore_model
+
+    if options.force:
+        raise ValidationFailed(
+            "--force moves the whole content of the homes aside; --model changes nothing else of "
+            "them. Leave one of the two out."
+        )
+    database = Database(_home_in_use())
+    try:
+        with _progress(options) as stage:
+            done = restore_model(Registry(database), options.path, options.model, stage)
+        if done.new:
+            what = f"restored the model {done.was} of the backup {options.path}"
+            record(database, "upkeep restore", done.model.id, what)
+    finally:
+        database.close()
+    if options.json:
+        shown = {"model_id": done.model.id, "was": done.was, "new": done.new}
+        print(json.dumps(shown, indent=1))
+    elif done.new:
+        print(
+            f"Restored {done.was} as {done.model.id}, with its metrics. It is not promoted: "
+            f"visionloop models promote {done.model.id}"
+        )
+    else:
+        print(f"{done.was} is here already, with the same weights: {done.model.id}.")
+
+
+def _home_in_use() -> Settings:
+    """The settings, whose home must exist."""
+    settings = _settings()
+    if not settings.home.is_dir():
+        raise ValidationFailed(
+            f"There is no VisionLoop in {settings.home}. Set VISIONLOOP_HOME to the server's."
+        )
+    return settings
 
 
 def _migrate(options: argparse.Namespace) -> None:

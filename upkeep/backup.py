@@ -8,13 +8,13 @@ are not read anew, so that each pass is shorter than the one before.
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import URL, Connection, create_engine
 
@@ -363,9 +363,6 @@ def summary(result: Result) -> str:
     )
 
 
-def to_json(result: Result) -> str:
+def to_json(result: Result) -> dict[str, Any]:
     """A backup as JSON."""
-    return json.dumps(
-        {"path": str(result.path), "linked_bytes": result.linked} | result.header.to_json(),
-        indent=1,
-    )
+    return {"path": str(result.path), "linked_bytes": result.linked} | result.header.to_json()

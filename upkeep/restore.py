@@ -120,7 +120,7 @@ def restore(
         staged = stack.enter_context(temporary_folder(settings.home))
         models = stack.enter_context(temporary_folder(store.home))
         places = {DATABASE: staged / settings.paths.database.name, HOME: staged, MODELS: models}
-        _unpack(backup, manifest, places, stage("restoring and verifying", manifest.header.bytes))
+        unpack(backup, manifest, places, stage("restoring and verifying", manifest.header.bytes))
         relocated = 0
         if database is not None:
             relocated = _prepared(settings, store, staged, manifest.header)
@@ -293,7 +293,7 @@ def _check_room(manifest: Manifest, homes: tuple[Path, ...]) -> None:
 # --- unpacking
 
 
-def _unpack(
+def unpack(
     backup: Backup, manifest: Manifest, places: Mapping[str, Path], progress: Progress
 ) -> None:
     """Write every file below the temporary folders, and check its hash."""
