@@ -55,7 +55,9 @@ else
 fi
 echo "Installing requirements (about 6 GB the first time, which takes some minutes) ..."
 "$uv" pip install --quiet --require-hashes --compile-bytecode --python "$venv/bin/python" \
-  -r requirements-dev.lock
+  -r requirements-dev.lock || refuse "The requirements could not be installed." \
+  "uv does not read pip's settings: behind a proxy with a certificate of its own, try again with" \
+  "UV_SYSTEM_CERTS=1 (the system's certificates), or SSL_CERT_FILE=/path/to/certificates.crt, exported."
 lacks=$("$venv/bin/python" -c 'import cv2' 2>&1 | tail -n 1)
 test -z "$lacks" || refuse "OpenCV cannot be loaded ($lacks): install the system's libraries for it," \
   "on Debian and Ubuntu: apt-get install libgl1 libglib2.0-0"

@@ -158,6 +158,23 @@ def test_a_cpu_that_the_tests_cannot_play_is_refused() -> None:
     assert "CPU is avx2 or not given: 'avx512'" in said
 
 
+def test_a_failed_installation_names_the_certificates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pip may have installed uv with a certificate that uv does not know of."""
+    venv, uv = tmp_path / "venv", tmp_path / "bin" / "uv"
+    python_of(venv / "bin", (3, 12))
+    uv.parent.mkdir()
+    uv.write_text("#!/bin/sh\necho 'invalid peer certificate: UnknownIssuer' >&2\nexit 2\n")
+    uv.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{uv.parent}{os.pathsep}{os.environ['PATH']}")
+    code, said = make("setup", f"VENV={venv}")
+    assert code != 0
+    assert "UnknownIssuer" in said
+    assert "UV_SYSTEM_CERTS=1" in said
+    assert not (venv / ".installed").exists()
+
+
 def test_a_missing_system_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     venv, uv = tmp_path / "venv", tmp_path / "bin" / "uv"
     python = python_of(venv / "bin", (3, 12))
