@@ -27,60 +27,66 @@ class Received:
     refusal: tuple[VisionLoopError, int] | None = None
 
 
-def log_request(
-    method: str,
-    path: str,
-    route: str,
-    status: int,
-    seconds: float,
-    client: str,
-    sent: int,
-    token: str | None = None,
-    code: str | None = None,
-) -> None:
-    """Write the line of a request whose response has ended.
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A request whose response has ended; the defaults are of one that no route has seen.
 
-    Args:
-        method: As sent.
-        path: Without the query, which may hold what is secret.
-        route: The template of the path.
+    Attributes:
         status: Of the response.
         seconds: From the request to the end of the response.
         client: The address.
         sent: Bytes of the response's body.
+        method: As sent.
+        path: Without the query, which may hold what is secret.
+        route: The template of the path.
         token: The short name of the token.
         code: The error code.
     """
-    level = logging.WARNING if status >= 500 else logging.INFO
+
+    status: int
+    seconds: float
+    client: str
+    sent: int
+    method: str = "-"
+    path: str = "-"
+    route: str = UNMATCHED
+    token: str | None = None
+    code: str | None = None
+
+
+def log_request(request: Answered) -> None:
+    """Write the line of a request."""
+    path, code = request.path, request.code
+    level = logging.WARNING if request.status >= 500 else logging.INFO
     if path in QUIET:
         level = logging.DEBUG
     if not ACCESS.isEnabledFor(level):
         return
     shown = path if len(path) <= LONGEST_PATH else f"{path[:LONGEST_PATH]}…"
     fields: dict[str, object] = {
-        "method": method,
+        "method": request.method,
         "path": shown,
-        "route": route,
-        "status": status,
-        "ms": round(seconds * 1000, 1),
-        "client": client,
-        "bytes": sent,
+        "route": request.route,
+        "status": request.status,
+        "ms": round(request.seconds * 1000, 1),
+        "client": request.client,
+        "bytes": request.sent,
     }
-    who = client or "-"
-    if token is not None:
-        fields["token"] = token
-        who = f"{who} token {token}"
+    who = request.client or "-"
+    if request.token is not None:
+        fields["token"] = request.token
+        who = f"{who} token {request.token}"
     if code is not None:
         fields["code"] = code
     ACCESS.log(
         level,
         "%s %s %d%s %.1f ms %d B %s",
-        method,
+        request.method,
         shown,
-        status,
+        request.status,
         f" {code}" if code else "",
-        seconds * 1000,
-        sent,
+        request.seconds * 1000,
+        request.sent,
         who,
         extra=fields,
     )
@@ -91,4 +97,4 @@ def log_refusal(
 ) -> None:
     """Write the line of a request that is refused before it reaches the application."""
     address = client[0] if client else ""
-    log_request("-", "-", UNMATCHED, error.status, seconds, address, sent, code=error.code)
+    log_request(Answered(error.status, seconds, address, sent, code=error.code))

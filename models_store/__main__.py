@@ -17,7 +17,7 @@ from access.shell import record
 from models_store.archive import import_archive
 from models_store.decision_log import by_user
 from models_store.export_command import MODEL_HELP, add_export_options, export
-from models_store.foreign.importer import import_model
+from models_store.foreign.importer import Conversion, import_model
 from models_store.pretrained.catalogue import requested
 from models_store.pretrained.download import FetchFailed, Watch
 from models_store.pretrained.fetch import fetch, require_allowed, with_remedy
@@ -215,11 +215,13 @@ def _import(registry: Registry, options: argparse.Namespace) -> None:
     model = import_model(
         registry,
         existing(options.file, "a checkpoint (.pt or .pth)"),
+        Conversion(
+            family=options.family,
+            names=_class_names(options.names),
+            imgsz=options.imgsz,
+            description=options.description,
+        ),
         name=options.name,
-        family=options.family,
-        names=_class_names(options.names),
-        imgsz=options.imgsz,
-        description=options.description,
         promote=options.promote,
     )
     _record(registry, "import", model.id, _imported(options))

@@ -165,39 +165,46 @@ class ImageList(BaseModel):
 REVISION = "number of the revision; 0: as uploaded; default: the newest"
 
 
+class ImageQuery(BaseModel):
+    """Which images of which revision are listed, and which page of them."""
+
+    revision: int | None = Field(None, ge=0, le=999_999, description=REVISION)
+    split: Literal["", "train", "val", "test", "none"] = Field(
+        "", description=f"train, val, test, or {NO_SPLIT}: images in none of them"
+    )
+    label: str = Field("", alias="class", max_length=200, description="a class: images with it")
+    state: Literal["", State, "draft"] = Field(
+        "", description=f"one of {', '.join(STATES)}, or {DRAFT}: images with a draft"
+    )
+    author: str = Field("", max_length=140, description="original, person, a name, or a model's id")
+    problem: str = Field("", max_length=40, description="a kind of problem")
+    q: str = Field("", max_length=200, description="a part of the name")
+    after: str = Field("", max_length=20, description="`next` of the page before")
+    limit: int = Field(100, ge=1, le=500, description="maximum number of images")
+
+    def filter(self) -> ImageFilter:
+        return ImageFilter(self.split, self.label, self.state, self.author, self.problem, self.q)
+
+
 @router.get("/{dataset_id}/images", response_model=ImageList, responses=errors(400, 404, 429, 503))
 async def list_images(
     request: Request,
     dataset_id: str,
     gateway: GatewayDep,
-    revision: Annotated[int | None, Query(ge=0, le=999_999, description=REVISION)] = None,
-    split: Annotated[
-        Literal["", "train", "val", "test", "none"],
-        Query(description=f"train, val, test, or {NO_SPLIT}: images in none of them"),
-    ] = "",
-    label: Annotated[
-        str, Query(alias="class", max_length=200, description="a class: images with it")
-    ] = "",
-    state: Annotated[
-        Literal["", State, "draft"],
-        Query(description=f"one of {', '.join(STATES)}, or {DRAFT}: images with a draft"),
-    ] = "",
-    author: Annotated[
-        str, Query(max_length=140, description="original, person, a name, or a model's id")
-    ] = "",
-    problem: Annotated[str, Query(max_length=40, description="a kind of problem")] = "",
-    q: Annotated[str, Query(max_length=200, description="a part of the name")] = "",
-    after: Annotated[str, Query(max_length=20, description="`next` of the page before")] = "",
-    limit: Annotated[int, Query(ge=1, le=500, description="maximum number of images")] = 100,
+    wanted: Annotated[ImageQuery, Query()],
 ) -> Any:
     """The images of a revision, with filters, and on the first page the count of each filter.
 
     An image that a dataset has twice is listed twice. `after` stays with its revision, also when
     there is a newer one.
     """
-    wanted = ImageFilter(split, label, state, author, problem, q)
     read = partial(
-        gateway.browser.page, dataset_id, wanted, revision=revision, after=after, limit=limit
+        gateway.browser.page,
+        dataset_id,
+        wanted.filter(),
+        revision=wanted.revision,
+        after=wanted.after,
+        limit=wanted.limit,
     )
     found = await slow_reads.run(read)
     for row in found["images"]:

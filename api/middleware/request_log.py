@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import tracing
 from access.entry import without_secrets
-from access_log import QUIET, RECEIVED, Received, log_request
+from access_log import QUIET, RECEIVED, Answered, Received, log_request
 from api.middleware.request_state import NOBODY, exchange, route_of
 from request_id import HEADER, chosen, of_request
 
@@ -65,15 +65,17 @@ class RequestLog:
                     if status >= 500:
                         tracing.failed(span, state.code or str(status))
                 log_request(
-                    scope["method"],
-                    path,
-                    route_of(scope),
-                    status,
-                    default_timer() - began,
-                    (scope.get("client") or ("",))[0],
-                    sent,
-                    None if state.who == NOBODY else state.who,
-                    state.code,
+                    Answered(
+                        status=status,
+                        seconds=default_timer() - began,
+                        client=(scope.get("client") or ("",))[0],
+                        sent=sent,
+                        method=scope["method"],
+                        path=path,
+                        route=route_of(scope),
+                        token=None if state.who == NOBODY else state.who,
+                        code=state.code,
+                    )
                 )
 
 

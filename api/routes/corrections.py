@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import Field
+from pydantic import BaseModel, Field
 from starlette.datastructures import UploadFile
 
 from annotation.corrections.submission import CorrectionPolicy, CorrectionSubmission
@@ -62,6 +62,19 @@ class CorrectionOptions(RequestFields):
     dry_run: bool | None = Field(None, description=DRY_RUN)
 
 
+class CorrectionQuery(BaseModel):
+    """The same options in the query, with their defaults."""
+
+    format: Format | None = Field(
+        None, description="the document's format; by default it is detected from the content"
+    )
+    only: Only = Field("all", description=ONLY)
+    empty: Empty = Field("unstated", description=EMPTY)
+    new_classes: NewClasses = Field("add", description=NEW)
+    confirm: bool = Field(False, description=CONFIRM)
+    dry_run: bool = Field(False, description=DRY_RUN)
+
+
 class CorrectionForm(CorrectionOptions):
     file: str = Field(
         description=(
@@ -101,16 +114,7 @@ async def take_annotations(
     response: Response,
     dataset_id: str,
     gateway: GatewayDep,
-    form: Format | None = Query(
-        None,
-        alias="format",
-        description="the document's format; by default it is detected from the content",
-    ),
-    only: Only = Query("all", description=ONLY),
-    empty: Empty = Query("unstated", description=EMPTY),
-    new_classes: NewClasses = Query("add", description=NEW),
-    confirm: bool = Query(False, description=CONFIRM),
-    dry_run: bool = Query(False, description=DRY_RUN),
+    query: Annotated[CorrectionQuery, Query()],
 ) -> Any:
     """Make a revision of corrected annotations, sent as JSON or as a form with a file.
 
@@ -118,14 +122,6 @@ async def take_annotations(
     by file name. Either all of it is stored, or nothing. An image that comes back unchanged counts
     as reviewed and accepted: send `only=changed` if not every image of an export was reviewed.
     """
-    query = {
-        "format": form,
-        "only": only,
-        "empty": empty,
-        "new_classes": new_classes,
-        "confirm": confirm,
-        "dry_run": dry_run,
-    }
     if content_type(request) != MULTIPART:
         if content_type(request) != "application/json":
             raise ValidationFailed(
@@ -147,7 +143,7 @@ async def take_annotations(
 
 
 async def _take_form(
-    request: Request, gateway: Gateway, dataset_id: str, query: dict[str, Any]
+    request: Request, gateway: Gateway, dataset_id: str, query: CorrectionQuery
 ) -> dict[str, Any]:
     form = await read_form(request, UPLOAD_IN_MEMORY)
     try:
@@ -169,17 +165,17 @@ async def _take_form(
         await form.close()
 
 
-def _options(query: dict[str, Any], sent: dict[str, Any] | None = None) -> CorrectionPolicy:
+def _options(query: CorrectionQuery, sent: dict[str, Any] | None = None) -> CorrectionPolicy:
     """The correction policy of a request; fields of the form override those of the query."""
     given = check(CorrectionOptions, sent or {}).model_dump(exclude_none=True)
-    chosen = query | {name: value for name, value in given.items() if name in query}
+    chosen = query.model_copy(update=given)
     return CorrectionPolicy(
-        form=chosen["format"],
-        only_changed=chosen["only"] == "changed",
-        background=chosen["empty"] == "background",
-        refuse_new=chosen["new_classes"] == "refuse",
-        confirm=chosen["confirm"],
-        dry_run=chosen["dry_run"],
+        form=chosen.format,
+        only_changed=chosen.only == "changed",
+        background=chosen.empty == "background",
+        refuse_new=chosen.new_classes == "refuse",
+        confirm=chosen.confirm,
+        dry_run=chosen.dry_run,
     )
 
 

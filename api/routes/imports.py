@@ -27,7 +27,7 @@ from evaluation.promotion_request import PromotionRequest, decide_promotion
 from files import temporary_folder
 from models_store.archive import import_archive
 from models_store.decision_log import DecisionReason
-from models_store.foreign.importer import import_model
+from models_store.foreign.importer import Conversion, import_model
 from models_store.names import suggest_name
 from models_store.versions import ModelVersion
 from serving.gateway import Gateway
@@ -131,10 +131,12 @@ def _import(
         return import_model(
             registry,
             path,
+            Conversion(
+                family=options.family,
+                names=options.class_names,
+                imgsz=options.imgsz,
+                description=options.description,
+            ),
             name=options.name,
-            family=options.family,
-            names=options.class_names,
-            imgsz=options.imgsz,
-            description=options.description,
             timeout=left,
         )

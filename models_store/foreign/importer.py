@@ -10,6 +10,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -32,18 +33,67 @@ COPIES = 4  # sizes of the file that a conversion writes: weights, ONNX, and bot
 IMGSZ = range(32, 4097)
 
 
+@dataclass(frozen=True)
+class Conversion:
+    """What a checkpoint must be, and what replaces what it says of itself.
+
+    Attributes:
+        family: Refuse the file unless it is of this family; default: accept both.
+        task: Refuse the file unless its model is for this task.
+        names: Class names that replace those of the file, in the order of the outputs.
+        imgsz: Side of the input in pixels; replaces that of the file.
+        description: Free text shown with the model.
+    """
+
+    family: Literal["yolo", "mobilenet"] | None = None
+    task: Task | None = None
+    names: Sequence[str] | None = None
+    imgsz: int | None = None
+    description: str = ""
+
+    def check(self) -> None:
+        """Refuse, before any file is read, what is not valid for any file.
+
+        Raises:
+            ValidationFailed: The class names or imgsz are not valid.
+        """
+        if self.imgsz is not None and self.imgsz not in IMGSZ:
+            raise ValidationFailed(f"imgsz is {self.imgsz}; allowed is {IMGSZ[0]} to {IMGSZ[-1]}.")
+        if self.names is not None and not (self.names and all(map(str.strip, self.names))):
+            raise ValidationFailed(
+                "Class names must not be empty: give one name per output of the model, in order."
+            )
+
+    def convert(self, path: Path, folder: Path, timeout: float) -> dict[str, Any]:
+        """Convert a checkpoint into an empty model folder; returns facts about its origin.
+
+        Raises:
+            InvalidModelFile, ValidationFailed: As `import_model`.
+        """
+        origin = convert_checkpoint(
+            path,
+            folder,
+            timeout=timeout,
+            family=self.family,
+            names=None if self.names is None else list(self.names),
+            imgsz=self.imgsz,
+            description=self.description,
+        )
+        if self.task is not None and (found := ModelDescription.load(folder).task) != self.task:
+            raise InvalidModelFile(f"The model is for {found}, not for {self.task}.")
+        return origin
+
+
+AS_IT_IS = Conversion()
+
+
 def import_model(
     registry: Registry,
     path: Path,
+    conversion: Conversion = AS_IT_IS,
     *,
     name: str | None = None,
-    family: Literal["yolo", "mobilenet"] | None = None,
-    task: Task | None = None,
-    names: Sequence[str] | None = None,
-    imgsz: int | None = None,
-    description: str = "",
     promote: bool = False,
-    parent: str | None = None,
     source: Mapping[str, Any] = MappingProxyType({}),
     timeout: float = TIMEOUT,
 ) -> ModelVersion:
@@ -52,14 +102,9 @@ def import_model(
     Args:
         registry: The registry to publish in.
         path: The checkpoint file.
+        conversion: What the file must be, and what of it is replaced.
         name: Model name; default: derived from the file's name.
-        family: Refuse the file unless it is of this family; default: accept both.
-        task: Refuse the file unless its model is for this task.
-        names: Class names that replace those of the file, in the order of the outputs.
-        imgsz: Side of the input in pixels; replaces that of the file.
-        description: Free text shown with the model.
         promote: Make it the promoted version of its name.
-        parent: A model id to record as its origin.
         source: Further facts about its origin; `kind` replaces `import`.
         timeout: Maximum duration of the conversion in seconds.
 
@@ -69,12 +114,7 @@ def import_model(
         InsufficientStorage: The disk has no room for the conversion and the reserve.
     """
     name = check_name(name if name is not None else suggest_name(path.stem))
-    if imgsz is not None and imgsz not in IMGSZ:
-        raise ValidationFailed(f"imgsz is {imgsz}; allowed is {IMGSZ[0]} to {IMGSZ[-1]}.")
-    if names is not None and (not names or not all(text.strip() for text in names)):
-        raise ValidationFailed(
-            "Class names must not be empty: give one name per output of the model, in order."
-        )
+    conversion.check()
     check_checkpoint(path)
     if path.stat().st_size > MAX_FILE:
         raise InvalidModelFile(
@@ -82,17 +122,9 @@ def import_model(
             "optimizer and EMA (Ultralytics: strip_optimizer)."
         )
     check_room(registry.settings, COPIES * path.stat().st_size)
-    request = {
-        "family": family,
-        "names": list(names) if names is not None else None,
-        "imgsz": imgsz,
-        "description": description,
-    }
     with temporary_folder(registry.settings.paths.scratch) as folder:
-        origin = convert_checkpoint(path, folder, timeout=timeout, **request)
-        if task is not None and (found := ModelDescription.load(folder).task) != task:
-            raise InvalidModelFile(f"The model is for {found}, not for {task}.")
-        facts: dict[str, Any] = {"kind": "import", "parent": parent, "file": path.name[:200]}
+        origin = conversion.convert(path, folder, timeout)
+        facts: dict[str, Any] = {"kind": "import", "parent": None, "file": path.name[:200]}
         facts |= {"sha256": sha256_of(path), **({"origin": origin} if origin else {}), **source}
         return registry.publish(folder, name, facts, promote=promote)
 

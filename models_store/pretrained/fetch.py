@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 
 from errors import BackendUnavailable, Forbidden, ModelNotFound
 from files import temporary_folder
-from models_store.foreign.importer import import_model
+from models_store.foreign.importer import Conversion, import_model
 from models_store.pretrained.catalogue import PretrainedFile
 from models_store.pretrained.download import (
     LIMITS,
@@ -124,11 +124,13 @@ def fetch(
             model = import_model(
                 registry,
                 came.path,
+                Conversion(
+                    family=file.family,
+                    task=file.task,
+                    names=_class_names(file),
+                    description=f"Pretrained on {file.data}: {file.file}, fetched from {host}.",
+                ),
                 name=file.model_name,
-                family=file.family,
-                task=file.task,
-                names=_class_names(file),
-                description=f"Pretrained on {file.data}: {file.file}, fetched from {host}.",
                 promote=promote,
                 source={
                     "kind": "fetch",

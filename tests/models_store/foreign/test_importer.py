@@ -28,7 +28,7 @@ from models_store.description import ModelDescription, Task, certain_names
 from models_store.export import ServingModule
 from models_store.foreign import importer
 from models_store.foreign.convert import convert
-from models_store.foreign.importer import import_model
+from models_store.foreign.importer import Conversion, import_model
 from models_store.foreign.inert_pickle import Inert
 from models_store.foreign.transforms import preprocessing_of
 from models_store.registry import Registry
@@ -69,7 +69,7 @@ def test_import_through_the_child_under_a_name_that_ultralytics_would_look_up(
     registry: Registry, tmp_path: Path
 ) -> None:
     path = checkpoint(tmp_path / "yolov5n.pt", network("classify"))
-    model = import_model(registry, path, promote=True, description="from elsewhere")
+    model = import_model(registry, path, Conversion(description="from elsewhere"), promote=True)
     assert registry.get("yolov5n") == model
     assert model.promoted
     assert model.source["kind"] == "import"
@@ -328,19 +328,20 @@ def test_preprocessing_without_steps_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "sentence"),
+    ("name", "conversion", "sentence"),
     [
-        ({"name": "Big Name"}, "not a valid model name"),
-        ({"imgsz": 8}, "allowed is 32 to 4096"),
-        ({"names": ["a", " "]}, "must not be empty"),
+        ("Big Name", Conversion(), "not a valid model name"),
+        (None, Conversion(imgsz=8), "allowed is 32 to 4096"),
+        (None, Conversion(names=["a", " "]), "must not be empty"),
+        (None, Conversion(names=[]), "must not be empty"),
     ],
 )
 def test_wrong_options_are_refused_before_any_child(
-    registry: Registry, tmp_path: Path, options: dict[str, Any], sentence: str
+    registry: Registry, tmp_path: Path, name: str | None, conversion: Conversion, sentence: str
 ) -> None:
     (tmp_path / "best.pt").write_bytes(b"\x80\x02.")
     with pytest.raises(ValidationFailed, match=sentence):
-        import_model(registry, tmp_path / "best.pt", **options)
+        import_model(registry, tmp_path / "best.pt", conversion, name=name)
 
 
 def test_a_conversion_that_takes_too_long_is_killed(registry: Registry, tmp_path: Path) -> None:
