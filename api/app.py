@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -161,50 +161,15 @@ async def _without_stream(app: ASGIApp, scope: Scope, receive: Receive, send: Se
 
 def create_app(gateway: Gateway) -> FastAPI:
     """The REST API, without the middleware of `with_middleware`."""
+    # Imported late: the runners import this file as well, but not FastAPI.
     from fastapi import Depends, FastAPI
 
     from api import docs
-    from api.console import (
-        annotation_queue,
-        dataset_images,
-        draft_owners,
-        drafts,
-        events,
-        image_annotations,
-        pages,
-        queue_claims,
-        session,
-        stats,
-        timeline,
-    )
     from api.console.event_hub import EventHub
+    from api.console.stats import StatsReader
     from api.middleware.queries import known_query
     from api.openapi import document, operation_id
-    from api.routes import (
-        access,
-        annotate,
-        batch_annotation,
-        comparison,
-        corrections,
-        datasets,
-        evaluations,
-        exports,
-        fetch,
-        imports,
-        infer,
-        jobs,
-        live,
-        local_files,
-        metrics,
-        models,
-        promotion,
-        revisions,
-        shadow,
-        train,
-        training,
-        webhooks,
-    )
-    from api.tools import cvat, label_studio, xanylabeling
+    from api.routers import ROUTERS
 
     app = FastAPI(
         title="VisionLoop",
@@ -219,44 +184,30 @@ def create_app(gateway: Gateway) -> FastAPI:
     )
     app.state.gateway = gateway
     app.state.events = EventHub(gateway)
-    app.state.stats = stats.StatsReader(gateway)
-    app.add_exception_handler(VisionLoopError, _answer)
-    changing = (access, imports, fetch, shadow, models, exports, promotion, live)
-    measuring = (comparison, evaluations, metrics)
-    tools = (annotate, label_studio, xanylabeling, cvat)
-    data = (annotation_queue, batch_annotation, corrections, revisions, datasets)
-    watched = (events, stats, timeline)
-    console = (
-        session,
-        image_annotations,
-        dataset_images,
-        drafts,
-        draft_owners,
-        queue_claims,
-        *watched,
-    )
-    modules = (infer, pages, docs, *changing, *tools, *measuring, *data, *console, local_files)
-    routers = [module.router for module in (*modules, jobs, train, training, webhooks)]
-    for router in routers:
+    app.state.stats = StatsReader(gateway)
+    for router in ROUTERS:
         app.include_router(router)
-    routes = [route for router in routers for route in router.routes if isinstance(route, Route)]
+    routes = [route for router in ROUTERS for route in router.routes if isinstance(route, Route)]
     app.state.routes = routes  # those of `app` are the routers, since FastAPI 0.165
-
-    async def not_allowed(request: Request, error: Exception) -> Response:
-        """A 405 that lists all methods of the path; Starlette lists those of one route only.
-
-        `/models/active` is a path of its own, though `/models/{model_id}` matches it as well.
-        """
-        path = request.scope["path"]
-        matching = [route for route in routes if route.path_regex.match(path)]
-        named = [route for route in matching if route.path == path] or matching
-        found = [route.methods or set() for route in named]
-        return _not_allowed(request.scope, sorted(set().union(*found)))
-
-    app.add_exception_handler(MethodNotAllowed.status, not_allowed)
+    app.add_exception_handler(VisionLoopError, _answer)
+    app.add_exception_handler(MethodNotAllowed.status, partial(_method_not_allowed, routes))
     docs.mount_assets(app)
     app.openapi = partial(document, app)  # type: ignore[method-assign]
     return app
+
+
+async def _method_not_allowed(
+    routes: Sequence[Route], request: Request, error: Exception
+) -> Response:
+    """A 405 that lists all methods of the path; Starlette lists those of one route only.
+
+    `/models/active` is a path of its own, though `/models/{model_id}` matches it as well.
+    """
+    path = request.scope["path"]
+    matching = [route for route in routes if route.path_regex.match(path)]
+    named = [route for route in matching if route.path == path] or matching
+    found = [route.methods or set() for route in named]
+    return _not_allowed(request.scope, sorted(set().union(*found)))
 
 
 def _not_allowed(scope: Scope, methods: list[str]) -> Response:
