@@ -108,7 +108,7 @@ $(RAY): deploy/requirements-ray.txt $(READY)
 	@touch $@
 
 test-cluster: $(RAY)  ## Run jobs on a real Ray cluster of this machine, and kill its workers and a node
-	@TEST_RAY=$(abspath $(RAY)) $(RUN) pytest -n 0 -m cluster tests/jobs/test_real_ray.py
+	@TEST_RAY=$(abspath $(RAY)) $(RUN) pytest -n 0 -m cluster tests/jobs/execution/test_real_ray.py
 
 test-deploy: $(TOOLS)/deploy/bin/kubectl  ## Check deploy/ with the parsers and schemas of Compose, Kubernetes and Prometheus
 	@DEPLOY_TOOLS=$(abspath $(TOOLS)/deploy/bin) $(RUN) pytest tests/deploy

@@ -15,6 +15,7 @@ from api.thread_pool import slow_work
 from errors import JobNotFound
 from evaluation.results import led
 from jobs import control
+from jobs.artifacts import size_bytes
 from jobs.control import status_of
 from jobs.finalizer import published_in
 from jobs.job import Job, Kind
@@ -37,7 +38,7 @@ def view(gateway: Gateway, job: Job, places: Mapping[str, int] | None = None) ->
         "eta_s": job.seconds_left if status == "running" else None,
         "queue_position": places.get(job.id) if status == "queued" else None,
         "log_path": str(gateway.jobs.log(job.id)),
-        "size_bytes": gateway.jobs.size_bytes(job.id),
+        "size_bytes": size_bytes(gateway.jobs.folder(job.id)),
     }
     return job.to_json() | {"status": status, "metrics": led(job.metrics)} | more
 

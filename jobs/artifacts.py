@@ -1,4 +1,4 @@
-"""The files of a job that are kept after its end.
+"""The files of a job: their size, and which of them are kept after its end.
 
 The log, `results.csv` and the plots are kept. A training that did not produce a model keeps its
 best weights as well, from which another training may start.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -77,6 +78,18 @@ def kept_by(job: Job, job_folder: Path) -> str:
         f" Its best weights (epoch {best.epoch}) are kept. To start from them, send "
         f"resume_weights={job.id}."
     )
+
+
+def size_bytes(job_folder: Path) -> int:
+    """The bytes of a job's files, without its view of the dataset, which consists of links."""
+    total = 0
+    for top, folders, names in os.walk(job_folder):
+        if Path(top) == job_folder:
+            folders[:] = [name for name in folders if name != "data"]
+        for name in names:
+            with contextlib.suppress(OSError):  # deleted meanwhile
+                total += os.lstat(os.path.join(top, name)).st_size
+    return total
 
 
 def _remove(folder: Path, stays: Callable[[Path], bool]) -> None:

@@ -1,4 +1,4 @@
-"""The caller whose request is being handled; its jobs are counted by `JobStore.create`."""
+"""The caller whose request is being handled; its jobs are counted by `jobs.quota`."""
 
 from __future__ import annotations
 

@@ -20,11 +20,11 @@ from database import FAILURES, Database
 from errors import DatabaseBusy, JobNotFound
 from jobs.artifacts import clear
 from jobs.claims import HOST, is_of_this_machine
-from jobs.engine import End, Ending, JobEngine, Launched, NotLaunched, SplitEngine
+from jobs.execution.engine import End, Ending, JobEngine, Launched, NotLaunched, SplitEngine
+from jobs.execution.local_engine import LocalEngine, slots
 from jobs.failures import pause_left
 from jobs.finalizer import KILLED, JobFinalizer, dispatcher_lock, note_leader, published_in
 from jobs.job import IDLE, LIGHT, LOCAL, Job
-from jobs.local_engine import LocalEngine, slots
 from jobs.logs.log_file import LogWriter
 from jobs.states import FINAL, LIVE
 from jobs.store import JobStore
@@ -80,7 +80,7 @@ def engine_of(settings: Settings) -> JobEngine:
     here = LocalEngine(settings)
     if settings.cluster_url is None:
         return here
-    from jobs.ray_engine import RayEngine  # late: only with a cluster
+    from jobs.execution.ray_engine import RayEngine  # late: only with a cluster
 
     cluster = RayEngine(settings, settings.cluster_url, settings.cluster_token)
     return SplitEngine(here, cluster, LOCAL, is_of_this_machine)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import shutil
 import uuid
 from collections.abc import Collection, Mapping
@@ -23,7 +22,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 import tracing
 from database import Database, now
 from disk_space import check_room
-from errors import Conflict, RateLimited, VisionLoopError
+from errors import Conflict, VisionLoopError
 from jobs.caller import CALLER
 from jobs.epochs import EpochRow
 from jobs.failures import UNTRIED, ago
@@ -33,6 +32,7 @@ from jobs.job import IDLE, LIGHT, LOCAL, Job, Kind, find_job
 from jobs.logs.log_file import LogWriter
 from jobs.logs.shared_logs import SharedLogs, SharedLogWriter, delete_log
 from jobs.lost_jobs import delete_objects
+from jobs.quota import refuse_too_many
 from jobs.states import FINAL, LIVE, Status
 from jobs.webhooks.deliveries import enqueue
 from request_id import REQUEST_ID
@@ -41,7 +41,6 @@ from storage.deletion import LATER
 log = logging.getLogger(__name__)
 
 LISTED = 1000  # maximum number of jobs in a listing
-FULL_QUEUE = 60.0  # seconds of `Retry-After` when a caller has too many jobs
 LONGEST_ERROR = 2000  # maximum number of characters of an error message
 
 
@@ -78,18 +77,6 @@ class JobStore:
         """A recipe as the row has it: with an object store, for machines of other homes."""
         settings = self.database.settings
         return dict(recipe) if settings.store_url is None else referring(recipe, settings.home)
-
-    def size_bytes(self, job_id: str) -> int:
-        """The bytes of a job's files, without its view of the dataset, which consists of links."""
-        total = 0
-        folder = self.folder(job_id)
-        for top, folders, names in os.walk(folder):
-            if Path(top) == folder:
-                folders[:] = [name for name in folders if name != "data"]
-            for name in names:
-                with contextlib.suppress(OSError):  # deleted meanwhile
-                    total += os.lstat(os.path.join(top, name)).st_size
-        return total
 
     # --- reading
 
@@ -219,7 +206,7 @@ class JobStore:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with self.database.write() as session:
-                self._refuse_too_many(session, job.caller)
+                refuse_too_many(session, job.caller, settings.jobs_per_token)
                 session.add(job)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -229,23 +216,6 @@ class JobStore:
         if job.request_id is not None:
             self.log_writer(job.id).say(f"Request {job.request_id}.")
         return job
-
-    def _refuse_too_many(self, session: Session, caller: str | None) -> None:
-        most = self.database.settings.jobs_per_token
-        if caller is None or not most:
-            return
-        mine = (Job.caller == caller, Job.status.in_(("queued", *LIVE)))
-        count = session.scalar(select(func.count()).where(*mine)) or 0
-        if count >= most:
-            newest = session.scalar(
-                select(Job.id).where(*mine).order_by(Job.number.desc()).limit(1)
-            )
-            raise RateLimited(
-                f"{count} jobs of yours wait or run, and {most} are allowed "
-                "(VISIONLOOP_JOBS_PER_TOKEN). Wait for one to end, or cancel one that you do not "
-                f"need, such as the newest: POST /jobs/{newest}/cancel.",
-                FULL_QUEUE,
-            )
 
     def request_cancel(self, job_id: str) -> Job:
         """Stop a queued job at once; a running one is `stopping` until its process has ended.

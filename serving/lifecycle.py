@@ -29,7 +29,7 @@ import tracing
 from errors import StoreRefused, VisionLoopError
 from home_paths import SERVER_LOCK, unfinished_restore
 from inference.device import check_engine, device
-from jobs.gpus import check_gpus
+from jobs.execution.gpus import check_gpus
 from models_store.store import bento_home
 from serving import bentoml_patches, http_protocol, metrics_folder
 from settings import Settings, get_settings, refusals, settings_without_effect

@@ -14,7 +14,7 @@ from evaluation.promotion import PromotionRecipe, old_data, run
 from evaluation.recipe import EvaluationRecipe
 from evaluation.store import EvaluationRow, EvaluationStore
 from inference.engine_files import served_letterbox
-from jobs.gpus import gpus_of
+from jobs.execution.gpus import gpus_of
 from jobs.handle import JobHandle
 from jobs.job import Job
 from models_store.decision_log import DecisionReason

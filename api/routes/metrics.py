@@ -20,8 +20,8 @@ from api.responses import JSON
 from api.schemas import errors
 from database import FAILURES
 from errors import BackendUnavailable
+from jobs.execution.local_engine import slots as slots_of
 from jobs.job import KINDS
-from jobs.local_engine import slots as slots_of
 from jobs.states import STATUSES
 from models_store.versions import ModelVersion
 from monitoring.machine import machine_gauges

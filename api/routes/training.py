@@ -22,8 +22,8 @@ from errors import ModelNotFound
 from evaluation.results import led
 from inference.device import device
 from jobs.control import status_of
+from jobs.execution.local_engine import slots
 from jobs.job import Job
-from jobs.local_engine import slots
 from jobs.logs.log_file import read_last
 from jobs.states import TASK_MEANINGS, TASK_STATUSES, TaskStatus
 from serving.gateway import Gateway

@@ -14,9 +14,9 @@ import pytest
 from database import Database
 from errors import InsufficientStorage
 from jobs.dispatcher import Dispatcher
+from jobs.execution.local_engine import Machine
 from jobs.failures import DISK_FULL
 from jobs.job import Job
-from jobs.local_engine import Machine
 from jobs.processes import is_alive, marked
 from jobs.store import JobStore
 from settings import Settings

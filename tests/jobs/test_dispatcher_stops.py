@@ -9,8 +9,8 @@ import subprocess
 import pytest
 
 from jobs.artifacts import note_best
+from jobs.execution.local_engine import Timing
 from jobs.finalizer import JobFinalizer
-from jobs.local_engine import Timing
 from jobs.processes import marked
 from jobs.states import Status
 from jobs.store import JobStore

@@ -13,9 +13,9 @@ from pydantic import SecretStr
 
 from errors import DatabaseBusy
 from jobs.dispatcher import Dispatcher
+from jobs.execution.ray_engine import RayEngine, claim_of
 from jobs.job import Job
 from jobs.logs.shared_logs import SharedLogs
-from jobs.ray_engine import RayEngine, claim_of
 from jobs.store import JobStore
 from tests.support.dispatching import log_of, story, submit
 from tests.support.fake_ray import TOKEN, FakeRay, fake_ray

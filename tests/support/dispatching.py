@@ -11,8 +11,8 @@ import psutil
 
 from jobs.claims import HERE
 from jobs.dispatcher import Dispatcher
+from jobs.execution.local_engine import LocalEngine, Machine, Timing
 from jobs.job import Job, Kind
-from jobs.local_engine import LocalEngine, Machine, Timing
 from jobs.processes import is_alive, marked
 from jobs.store import JobStore
 from settings import Settings

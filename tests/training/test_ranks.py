@@ -17,9 +17,9 @@ from errors import ValidationFailed, VisionLoopError
 from jobs import worker
 from jobs.claims import CLAIM_ENV
 from jobs.dispatcher import Dispatcher
+from jobs.execution.local_engine import LocalEngine, Timing
 from jobs.handle import JobCancelled, JobInterrupted
 from jobs.job import Job
-from jobs.local_engine import LocalEngine, Timing
 from jobs.processes import marked
 from jobs.store import JobStore
 from jobs.worker import WorkerJob

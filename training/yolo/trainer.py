@@ -15,8 +15,8 @@ import torch
 from cores import cpu_count
 from errors import VisionLoopError
 from jobs.artifacts import BEST
+from jobs.execution.gpus import gpus_of
 from jobs.failures import explained
-from jobs.gpus import gpus_of
 from models_store.ultralytics_env import prepare
 from models_store.weights import build_model, describe, fill, save_model
 from settings import get_settings

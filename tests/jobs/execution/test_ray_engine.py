@@ -13,11 +13,11 @@ from pydantic import SecretStr
 from jobs.claims import HERE, is_of_this_machine
 from jobs.control import status_of
 from jobs.dispatcher import Dispatcher
-from jobs.engine import SplitEngine
+from jobs.execution.engine import SplitEngine
+from jobs.execution.local_engine import LocalEngine
+from jobs.execution.ray_engine import RayEngine, claim_of, shared_settings
 from jobs.failures import DISK_FULL
 from jobs.job import Job
-from jobs.local_engine import LocalEngine
-from jobs.ray_engine import RayEngine, claim_of, shared_settings
 from jobs.store import JobStore
 from settings import Settings
 from tests.support.dispatching import log_of, story, submit
@@ -408,7 +408,7 @@ def test_a_worker_that_hangs_counts_as_a_crash(store: JobStore, ray: FakeRay) ->
 def test_a_worker_that_waits_for_a_place_does_not_hang(
     store: JobStore, ray: FakeRay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobs.ray_engine.PENDING", 0.0)
+    monkeypatch.setattr("jobs.execution.ray_engine.PENDING", 0.0)
 
     async def body() -> None:
         job = submit(store)

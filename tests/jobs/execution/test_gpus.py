@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from jobs import gpus, local_engine
-from jobs.engine import Ending
-from jobs.gpus import check_gpus, gpus_of
-from jobs.local_engine import LocalEngine, Machine, slots
+from jobs.execution import gpus, local_engine
+from jobs.execution.engine import Ending
+from jobs.execution.gpus import check_gpus, gpus_of
+from jobs.execution.local_engine import LocalEngine, Machine, slots
 from jobs.store import JobStore
 from settings import Settings
 from tests.support.dispatching import story

@@ -17,9 +17,9 @@ from pydantic import SecretStr
 
 from database import Database
 from jobs.dispatcher import Dispatcher
+from jobs.execution.ray_engine import RayEngine
 from jobs.failures import DISK_FULL
 from jobs.job import Job
-from jobs.ray_engine import RayEngine
 from jobs.states import LIVE
 from jobs.store import JobStore
 from settings import Settings

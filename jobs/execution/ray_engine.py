@@ -27,8 +27,8 @@ from sqlalchemy.engine import URL, make_url
 
 from database import FAILURES
 from jobs.claims import CLAIM_ENV
-from jobs.engine import End, Ending, Launched, NotLaunched
-from jobs.gpus import gpus_of
+from jobs.execution.engine import End, Ending, Launched, NotLaunched
+from jobs.execution.gpus import gpus_of
 from jobs.job import Job
 from jobs.logs.log_file import LogWriter
 from jobs.processes import death

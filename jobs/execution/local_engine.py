@@ -14,8 +14,8 @@ from cores import cpu_count
 from disk_space import no_room
 from inference.device import cuda_devices, device
 from jobs.claims import CLAIM_ENV, local_claim
-from jobs.engine import End, Ending, Launched, NotLaunched
-from jobs.gpus import gpus_of
+from jobs.execution.engine import End, Ending, Launched, NotLaunched
+from jobs.execution.gpus import gpus_of
 from jobs.job import Job
 from jobs.logs.log_file import LogWriter
 from jobs.processes import (
