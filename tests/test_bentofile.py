@@ -57,19 +57,25 @@ def files_of(module: str, root: Path) -> list[Path]:
 
 @lru_cache
 def needed(root: Path, starts: tuple[str, ...]) -> frozenset[Path]:
-    """The files that the service imports, and every file of their packages."""
+    """The files that the service imports, every file of their packages, and what these import:
+    any file of a Bento may be run in it."""
     found: set[Path] = set()
-    left = [root / start for start in starts]
+    left = {root / start for start in starts}
     while left:
         file = left.pop()
-        if file not in found:
-            found.add(file)
-            left += [path for name in named_modules(file) for path in files_of(name, root)]
-    packages = {root / file.relative_to(root).parts[0] for file in found if file.parent != root}
-    for package in packages:
-        every = (path for path in package.rglob("*") if path.is_file())
-        found |= {path for path in every if not set(NEVER) & set(path.parts)}
+        found.add(file)
+        if file.suffix == ".py":
+            left |= {path for name in named_modules(file) for path in files_of(name, root)}
+        if file.parent != root:
+            left |= files_below(root / file.relative_to(root).parts[0])
+        left -= found
     return frozenset(found)
+
+
+@lru_cache
+def files_below(package: Path) -> frozenset[Path]:
+    every = (path for path in package.rglob("*") if path.is_file())
+    return frozenset(path for path in every if not set(NEVER) & set(path.parts))
 
 
 def packed(root: Path) -> BentoPathSpec:
@@ -102,6 +108,14 @@ def test_no_tests_or_stray_files_are_packed() -> None:
     assert all(name.startswith("console/dist/") for name in of_console)
 
 
+def write_checkout(root: Path, files: dict[str, str]) -> None:
+    """Files, and a bentofile.yaml that packs the root and `api` alone."""
+    include = "service: service:Service\ninclude:\n- /*.py\n- api/**\n"
+    for name, content in {**files, "bentofile.yaml": include}.items():
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_text(content)
+
+
 @pytest.mark.parametrize(
     "statement",
     [
@@ -112,10 +126,7 @@ def test_no_tests_or_stray_files_are_packed() -> None:
     ],
 )
 def test_a_package_that_was_forgotten_is_found(tmp_path: Path, statement: str) -> None:
-    (tmp_path / "bentofile.yaml").write_text(
-        "service: service:Service\ninclude:\n- /*.py\n- api/**\n"
-    )
-    for name, content in {
+    files = {
         "service.py": "from api import app",
         "api/__init__.py": "",
         "api/app.py": statement,
@@ -123,8 +134,21 @@ def test_a_package_that_was_forgotten_is_found(tmp_path: Path, statement: str) -
         "jobs/table.py": "",
         "jobs/schema.sql": "",
         "tests/test_app.py": "",
-    }.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(content)
+    }
+    write_checkout(tmp_path, files)
     forgotten = {"jobs/__init__.py", "jobs/table.py", "jobs/schema.sql"}
     assert missing(tmp_path, ("service.py",)) == forgotten
+
+
+def test_a_packed_file_that_the_service_does_not_import_is_read_too(tmp_path: Path) -> None:
+    files = {
+        "service.py": "from api import app",
+        "api/__init__.py": "",
+        "api/app.py": "",
+        "api/__main__.py": "from docs_reference import pages",
+        "docs_reference/__init__.py": "",
+        "docs_reference/pages.py": "",
+    }
+    write_checkout(tmp_path, files)
+    unpacked = {"docs_reference/__init__.py", "docs_reference/pages.py"}
+    assert missing(tmp_path, ("service.py",)) == unpacked
