@@ -66,6 +66,29 @@ def existing(path: Path, expected: str) -> Path:
     raise FileNotFoundError(f"There is no {path}{where}. Name {expected}.")
 
 
+def add_command(
+    commands: Any,
+    name: str,
+    run: Callable[..., Any],
+    text: str | None = None,
+    parents: Sequence[argparse.ArgumentParser] = (),
+) -> argparse.ArgumentParser:
+    """Add a command to a parser's sub-parsers.
+
+    Args:
+        commands: As `add_subparsers` returns it.
+        name: The word that is typed.
+        run: What the command does; `options.run` of the parsed arguments.
+        text: Its help; default: the docstring of `run`.
+        parents: Parsers whose arguments it takes, too.
+    """
+    about = text or " ".join((run.__doc__ or "").split())
+    made: argparse.ArgumentParser
+    made = commands.add_parser(name, help=about, description=about, parents=parents)
+    made.set_defaults(run=run)
+    return made
+
+
 def said(error: OSError) -> str:
     """What a failed call of the system says, in words, with the file that it is about."""
     if error.filename is None:

@@ -6,8 +6,8 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 # `python -m` puts the current folder first in sys.path; our imports need the program's folder.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -18,7 +18,7 @@ from access.scopes import MEANINGS, ORDER
 from access.shell import record, shell_user
 from access.tokens import Token, TokenStore, lacks_admin
 from database import Database
-from shell import Parser, columns, on_database, print_json, run
+from shell import Parser, add_command, columns, on_database, print_json, run
 
 PROG = "python -m access"
 TIMES = "as 90d, 12h, 4w, or a date or time in UTC such as 2027-06-30"
@@ -55,12 +55,7 @@ def command_line(prog: str = PROG) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
-
-    def command(name: str, action: Any, text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text, parents=[common])
-        sub.set_defaults(run=action)
-        return sub
-
+    command = partial(add_command, commands, parents=[common])
     created = command(
         "create", _create, "Create a token. Its text is printed once and cannot be shown again."
     )

@@ -9,14 +9,15 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 # `python -m` puts the current folder first in sys.path; our imports need the program's folder.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from commands.client import WHERE, Command, Refused, Server, address, run_command
-from shell import Parser, columns, existing, run, size
+from commands.client import WHERE, Refused, Server, address, run_command
+from shell import Parser, add_command, columns, existing, run, size
 
 PROG = "python -m commands.datasets"
 DATASET_HELP = "id of the dataset"
@@ -166,11 +167,7 @@ def command_line(prog: str = PROG) -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
 
-    def command(name: str, run: Command) -> argparse.ArgumentParser:
-        text = " ".join((run.__doc__ or "").split())
-        made = commands.add_parser(name, parents=[common], help=text, description=text)
-        made.set_defaults(run=run)
-        return made
+    command = partial(add_command, commands, parents=[common])
 
     def task(made: argparse.ArgumentParser) -> None:
         made.add_argument(

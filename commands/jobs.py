@@ -7,14 +7,15 @@ import json
 import sys
 import threading
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 # `python -m` puts the current folder first in sys.path; our imports need the program's folder.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from commands.client import FULL, WHERE, Command, Refused, Server, address, run_command
-from shell import Parser, age, columns, moment, run, size
+from commands.client import FULL, WHERE, Refused, Server, address, run_command
+from shell import Parser, add_command, age, columns, moment, run, size
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -222,14 +223,7 @@ def command_line(prog: str = PROG) -> argparse.ArgumentParser:
 
 def add_commands(commands: Any, common: Parser) -> None:
     """Add the commands on jobs to a parser's sub-parsers."""
-
-    def command(name: str, run: Command) -> argparse.ArgumentParser:
-        text = (run.__doc__ or "").strip()
-        made: argparse.ArgumentParser
-        made = commands.add_parser(name, parents=[common], help=text, description=text)
-        made.set_defaults(run=run)
-        return made
-
+    command = partial(add_command, commands, parents=[common])
     listed = command("list", list_jobs)
     listed.add_argument("--kind", help="only jobs of this kind, such as training or evaluation")
     listed.add_argument("--json", action="store_true", help="print JSON")

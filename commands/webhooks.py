@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 # `python -m` puts the current folder first in sys.path; our imports need the program's folder.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from commands.client import WHERE, Command, Server, address, run_command
-from shell import Parser, columns, print_json, run
+from commands.client import WHERE, Server, address, run_command
+from shell import Parser, add_command, columns, print_json, run
 
 PROG = "python -m commands.webhooks"
 EPILOG = f"""examples:
@@ -85,14 +86,7 @@ def command_line(prog: str = PROG) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
     common = address()
     common.add_argument("--json", action="store_true", help="print JSON instead of text")
-
-    def command(name: str, run: Command) -> argparse.ArgumentParser:
-        text = " ".join((run.__doc__ or "").split())
-        made: argparse.ArgumentParser
-        made = commands.add_parser(name, parents=[common], help=text, description=text)
-        made.set_defaults(run=run)
-        return made
-
+    command = partial(add_command, commands, parents=[common])
     listed = command("list", list_deliveries)
     listed.add_argument("--state", help="only those that are pending, delivered or failed")
     command("resend", resend).add_argument("delivery", metavar="DELIVERY", help="id of it")

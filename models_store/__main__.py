@@ -7,6 +7,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from models_store.pretrained.fetch import fetch, require_allowed, with_remedy
 from models_store.registry import Registry
 from models_store.seed import seed
 from models_store.versions import ModelVersion
-from shell import Parser, columns, existing, on_database, print_json, run
+from shell import Parser, add_command, columns, existing, on_database, print_json, run
 
 PROG = "python -m models_store"
 AddCommand = Callable[[str, Any, str], argparse.ArgumentParser]  # name, function, description
@@ -62,12 +63,7 @@ def command_line(prog: str = PROG) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
-
-    def command(name: str, run: Any, text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text, parents=[common])
-        sub.set_defaults(run=run)
-        return sub
-
+    command = partial(add_command, commands, parents=[common])
     command("list", _list, "List all versions by name, the newest first.")
     show = command("show", _show, "Show all details of one version.")
     show.add_argument("model", metavar="MODEL", help=MODEL_HELP)

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from errors import ValidationFailed, VisionLoopError
 from settings import Settings, get_settings, refusals
-from shell import Parser, columns, run, said, size
+from shell import Parser, add_command, columns, run, said, size
 from upkeep.kinds import DAYS, KEEP, MEANING
 
 BACKUP_HELP = "folder or .zip that `backup` wrote"
@@ -81,14 +82,9 @@ def command_line(prog: str = "python -m upkeep") -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
-
-    def command(name: str, run: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
-        text = " ".join((run.__doc__ or "").split())
-        made = commands.add_parser(name, help=text, description=text)
-        made.set_defaults(run=run)
-        made.add_argument("--json", action="store_true", help="print JSON instead of text")
-        return made
-
+    common = Parser(add_help=False)
+    common.add_argument("--json", action="store_true", help="print JSON instead of text")
+    command = partial(add_command, commands, parents=[common])
     made = command("backup", _backup)
     made.add_argument("path", type=Path, metavar="PATH", help="new folder, or new file PATH.zip")
     made.add_argument(

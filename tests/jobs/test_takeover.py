@@ -17,9 +17,9 @@ from jobs.execution.ray_engine import RayEngine, claim_of
 from jobs.job import Job
 from jobs.logs.shared_logs import SharedLogs
 from jobs.store import JobStore
-from tests.support.dispatching import log_of, story, submit
+from tests.support.dispatching import at_work, log_of, story, submit
 from tests.support.fake_ray import TOKEN, FakeRay, fake_ray
-from tests.support.patience import PATIENCE, until
+from tests.support.patience import until
 from tests.support.two_machines import Stores
 
 QUICK = 0.02  # seconds between two looks
@@ -36,12 +36,8 @@ async def leading(store: JobStore, ray: FakeRay) -> AsyncIterator[Dispatcher]:
     """The dispatcher of a machine. Each home has a lock of its own, so both may lead at once."""
     settings = store.database.settings.model_copy(update={"train_slots": 1})
     engine = RayEngine(settings, ray.url, SecretStr(TOKEN), QUICK)
-    dispatcher = Dispatcher(store, settings, engine, retry=0.05)
-    dispatcher.start()
-    try:
+    async with at_work(Dispatcher(store, settings, engine, retry=0.05)) as dispatcher:
         yield dispatcher
-    finally:
-        await asyncio.wait_for(dispatcher.stop(), PATIENCE)
 
 
 async def started(store: JobStore, ray: FakeRay, job: Job) -> str:

@@ -54,7 +54,13 @@ async def dispatching(
     engine = LocalEngine(
         chosen, command=command, timing=timing or Timing(), machine=machine or Machine()
     )
-    dispatcher = Dispatcher(store, chosen, engine, **more)
+    async with at_work(Dispatcher(store, chosen, engine, **more)) as dispatcher:
+        yield dispatcher
+
+
+@asynccontextmanager
+async def at_work(dispatcher: Dispatcher) -> AsyncIterator[Dispatcher]:
+    """A dispatcher from its start to its stop."""
     dispatcher.start()
     try:
         yield dispatcher

@@ -26,7 +26,7 @@ from jobs.worker import WorkerJob
 from models_store.registry import Registry
 from settings import get_settings
 from source_tree import ROOT, module_command
-from tests.support.dispatching import CLAIM, begin, left, log_of
+from tests.support.dispatching import CLAIM, at_work, begin, left, log_of
 from tests.support.patience import PATIENCE, until, wait_until
 from tests.support.trainer_job import RecordingJob, narrow_network, recipe, run
 from training.yolo import ranks
@@ -66,14 +66,9 @@ def command(job: Job) -> list[str]:
 @asynccontextmanager
 async def dispatching(jobs: JobStore) -> AsyncIterator[Dispatcher]:
     chosen = get_settings()
-    dispatcher = Dispatcher(
-        jobs, chosen, LocalEngine(chosen, command=command, timing=Timing(saving=PATIENCE))
-    )
-    dispatcher.start()
-    try:
+    engine = LocalEngine(chosen, command=command, timing=Timing(saving=PATIENCE))
+    async with at_work(Dispatcher(jobs, chosen, engine)) as dispatcher:
         yield dispatcher
-    finally:
-        await asyncio.wait_for(dispatcher.stop(), PATIENCE)
 
 
 def story(jobs: JobStore, body: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -20,7 +20,7 @@ from jobs.failures import DISK_FULL
 from jobs.job import Job
 from jobs.store import JobStore
 from settings import Settings
-from tests.support.dispatching import log_of, story, submit
+from tests.support.dispatching import at_work, log_of, story, submit
 from tests.support.fake_ray import NO_ROOM, TOKEN, FakeRay, fake_ray
 from tests.support.patience import PATIENCE, until
 from tests.support.two_machines import Stores
@@ -47,12 +47,8 @@ async def dispatching(
     """A dispatcher whose jobs run on the cluster."""
     chosen = Settings(home=store.database.settings.home, **{"train_slots": 1} | values)
     engine = RayEngine(chosen, ray.url, SecretStr(token), QUICK)
-    dispatcher = Dispatcher(store, chosen, engine, retry=0.05)
-    dispatcher.start()
-    try:
+    async with at_work(Dispatcher(store, chosen, engine, retry=0.05)) as dispatcher:
         yield dispatcher
-    finally:
-        await asyncio.wait_for(dispatcher.stop(), PATIENCE)
 
 
 async def launched(store: JobStore, ray: FakeRay, job: Job, attempt: int = 1) -> str:

@@ -23,7 +23,7 @@ from jobs.job import Job
 from jobs.states import LIVE
 from jobs.store import JobStore
 from settings import Settings
-from tests.support.dispatching import log_of
+from tests.support.dispatching import at_work, log_of
 from tests.support.patience import PATIENCE, until
 from tests.support.ray_cluster import RAY, TOKEN, RayCluster, ray_cluster
 
@@ -62,12 +62,9 @@ async def dispatching(
 ) -> AsyncIterator[Dispatcher]:
     home = store.database.settings.home
     chosen = Settings(home=home, train_slots=slots, device="cpu", **values)
-    dispatcher = Dispatcher(store, chosen, RayEngine(chosen, ray.url, SecretStr(TOKEN), 0.2))
-    dispatcher.start()
-    try:
+    engine = RayEngine(chosen, ray.url, SecretStr(TOKEN), 0.2)
+    async with at_work(Dispatcher(store, chosen, engine)) as dispatcher:
         yield dispatcher
-    finally:
-        await asyncio.wait_for(dispatcher.stop(), PATIENCE)
 
 
 def submit(store: JobStore, mode: str = "wait") -> Job:
