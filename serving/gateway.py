@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from access.control import AccessControl
+from allocator import release_free_memory
 from annotation.browse.browser import DatasetBrowser
 from annotation.datasets import AnnotatedDatasets
 from annotation.drafts.store import DraftStore
@@ -32,6 +33,7 @@ from models_store import preload
 from models_store.decision_log import COMMAND, DecisionReason
 from models_store.registry import Registry
 from models_store.versions import ModelVersion
+from serving import telemetry
 from serving.annotation_inbox import AnnotationInbox
 from serving.deferred import afterwards
 from serving.gateways.one_process import Leadership
@@ -58,6 +60,7 @@ TOOL_TASKS = 32  # maximum number of tasks of annotation tools predicted at the 
 CLEAN_UP = "Delete jobs, datasets and models that nobody needs: docs/how-to/clean-up.md."
 RESTORE = "See that it can be reached and is not locked; a damaged one: docs/how-to/back-up.md."
 RESTARTED = "Wait: it is started again by itself. If it is not, see its lines in the log."
+UNUSED_POLL = 60.0  # seconds between two looks for models whose series are removed
 GAUGE_SECONDS = 0.5  # between two times that a gateway process tells the others its queues
 PRELOAD_POLL = 1.0  # seconds between two queries for versions that jobs are about to promote
 
@@ -161,7 +164,7 @@ class Gateway:
         self.inbox.start()
         self.shadow.start()
         work = [self._keep_active_loaded(), self._preload_promoted(), self._renew_engines()]
-        work += [self.sampler.run(), self._watch_drift(), self._prefetch()]
+        work += [self.sampler.run(), self._watch_drift(), self._prefetch(), self._remove_series()]
         if not self.peers.alone:
             work.append(self._publish_gauges())
         for one in work:
@@ -329,6 +332,17 @@ class Gateway:
         """Record when models drift, in one gateway process."""
         await self.leadership.wait()
         await DriftWatch(self.registry).run()
+
+    async def _remove_series(self) -> None:
+        """Remove the series of deleted and unused models, with the memory that they took."""
+        while True:
+            await asyncio.sleep(UNUSED_POLL)
+            try:
+                stored = {model.id for model in self.registry.list()}
+                if await asyncio.to_thread(telemetry.remove_unused, stored):
+                    await asyncio.to_thread(release_free_memory)
+            except Exception:
+                log.exception("The series of unused models could not be removed")
 
     async def _prefetch(self) -> None:
         """Download what other machines promote, in one gateway process."""

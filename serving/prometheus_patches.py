@@ -6,17 +6,21 @@ it stores values in memory or in files: import it only after `PROMETHEUS_MULTIPR
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import logging
 import mmap
 import os
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from prometheus_client import Histogram, Metric, values
+from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.samples import Sample
+from prometheus_client.values import ValueClass
 
 log = logging.getLogger("visionloop")
 
@@ -98,6 +102,69 @@ class ReservedDict(MmapedDict):
                 error.strerror,
                 os.path.dirname(filename),
             )
+
+    def remove(self, keys: Collection[str]) -> None:
+        """Remove keys: a file without them takes the place of this one.
+
+        Readers find the one or the other. If the disk has no room for two files, all keys stay. The
+        caller holds the lock of all values.
+        """
+        for key in keys:
+            self.unstored.pop(key, None)
+        if self._f is None or not any(key in self._positions for key in keys):
+            return
+        path = f"{self._fname}.less"  # the collector reads *.db
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        less = ReservedDict(path)
+        for key, value, timestamp in self.read_all_values():
+            if key not in keys:
+                less.write_value(key, value, timestamp)
+        if less.unstored or less._f is None:
+            less.close()
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+            return
+        os.replace(path, self._fname)
+        self._m.close()
+        self._f.close()
+        self._f, self._m = less._f, less._m
+        self._positions, self._used, self._capacity = less._positions, less._used, less._capacity
+
+
+def remove_series(
+    metrics: Iterable[MetricWrapperBase], label: str, values: Collection[str]
+) -> None:
+    """Remove the series of this process whose `label` has one of the values.
+
+    prometheus_client 0.26 removes them from memory only, and not where the values are in files: the
+    keys stay in the file, and in its list of all values, which it keeps for a fork.
+    """
+    for metric in metrics:
+        inside: Any = metric
+        place = inside._labelnames.index(label)
+        with inside._lock:
+            for labels in [one for one in inside._metrics if one[place] in values]:
+                del inside._metrics[labels]
+    if not ValueClass._multiprocess:
+        return
+    patched: Any = ValueClass
+    inside = inspect.getclosurevars(patched.__init__).nonlocals
+    with inside["lock"]:
+        gone = [value for value in inside["values"] if _label(value, label) in values]
+        inside["values"][:] = [
+            value for value in inside["values"] if _label(value, label) not in values
+        ]
+        keys: dict[int, tuple[ReservedDict, set[str]]] = {}
+        for value in gone:
+            keys.setdefault(id(value._file), (value._file, set()))[1].add(value._key)
+        for file, removed in keys.values():
+            file.remove(removed)
+
+
+def _label(value: Any, label: str) -> str | None:
+    _, _, _, names, found, *_ = value._params
+    return dict(zip(names, found, strict=True)).get(label)
 
 
 def reserve_space() -> None:

@@ -151,7 +151,7 @@ class Shadowing:
         if row is None or candidate is None or live is None:
             return
         self._stats.seen += 1
-        telemetry.SHADOW_SEEN.labels(candidate.id).inc()
+        telemetry.of_model(telemetry.SHADOW_SEEN, candidate.id).inc()
         if self._chance() >= row.fraction:
             return
         if len(self._queue) >= QUEUE:
@@ -164,7 +164,7 @@ class Shadowing:
     def _drop(self, copy: _Copy) -> None:
         if self._is_current(copy):
             self._stats.dropped += 1
-            telemetry.SHADOW_IMAGES.labels(copy.item.model, "dropped").inc()
+            telemetry.count_shadow(copy.item.model, "dropped")
 
     def _is_current(self, copy: _Copy) -> bool:
         """Whether the shadow for which the image was queued is still running."""
@@ -188,7 +188,7 @@ class Shadowing:
                 raise found.error
         except Exception as error:
             self._stats.failed += 1
-            telemetry.SHADOW_IMAGES.labels(model, "failed").inc()
+            telemetry.count_shadow(model, "failed")
             log.warning("Comparing with the shadow %s failed: %s", model, error)
             await asyncio.sleep(
                 self._tick if isinstance(error, BackendTimeout | TimeoutError) else 0.1

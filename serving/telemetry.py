@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from typing import Literal
 
 import numpy as np
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, Metric
@@ -17,6 +18,8 @@ from prometheus_client.registry import Collector
 
 from inference.agreement import Agreement
 from monitoring.prediction_counts import BINS, PredictionCounts
+from serving.operations import model_series
+from serving.operations.model_series import of_model, shown
 from serving.prometheus_patches import BucketsFirstCollector, observe_counts
 
 log = logging.getLogger("visionloop")
@@ -104,6 +107,20 @@ SHADOW_OBJECTS = Counter(
     ["model", "class", "side"],
 )
 
+OF_MODELS = (
+    IMAGES,
+    STAGE,
+    PREDICTIONS,
+    CLASSES,
+    CONFIDENCE,
+    SHADOW_SEEN,
+    SHADOW_IMAGES,
+    SHADOW_AGREEMENT,
+    SHADOW_SECONDS,
+    SHADOW_OBJECTS,
+)
+"""Those with a label `model`."""
+
 PREDICTING = frozenset(
     {
         "/infer",
@@ -133,42 +150,47 @@ def timed_route(route: str) -> str:
 
 def record(model: str, times: dict[str, float]) -> None:
     """Count a predicted image; `times` are milliseconds by stage."""
-    IMAGES.labels(model).inc()
+    of_model(IMAGES, model).inc()
     for stage, milliseconds in times.items():
-        STAGE.labels(model, stage).observe(milliseconds / 1000)
+        of_model(STAGE, model, stage).observe(milliseconds / 1000)
 
 
 def record_live(model: str, names: Sequence[str], counts: PredictionCounts) -> None:
     """Add the counts of a model's live responses since the last call."""
     if not counts.predictions:
         return
-    PREDICTIONS.labels(model).inc(counts.predictions)
+    of_model(PREDICTIONS, model).inc(counts.predictions)
     middles = (np.arange(BINS) + 0.5) / BINS  # each value is approximated by the middle of its bin
     total = float(counts.confidence @ middles)
-    observe_counts(CONFIDENCE.labels(model), counts.confidence.tolist(), total)
+    observe_counts(of_model(CONFIDENCE, model), counts.confidence.tolist(), total)
     if len(names) <= PER_CLASS:
         for name, count in zip(names, counts.classes.tolist(), strict=True):
             if count:
-                CLASSES.labels(model, name).inc(count)
+                of_model(CLASSES, model, name).inc(count)
+
+
+def count_shadow(model: str, outcome: Literal["run", "dropped", "failed"]) -> None:
+    """Count an image that was sampled for a shadow model."""
+    of_model(SHADOW_IMAGES, model, outcome).inc()
 
 
 def record_shadow(
     model: str, found: Agreement, by_class: bool, live_ms: float, shadow_ms: float
 ) -> None:
     """Count an image on which a shadow model was compared; times are in milliseconds."""
-    SHADOW_IMAGES.labels(model, "run").inc()
-    SHADOW_AGREEMENT.labels(model).observe(found.score)
-    SHADOW_SECONDS.labels(model, "live").observe(live_ms / 1000)
-    SHADOW_SECONDS.labels(model, "shadow").observe(shadow_ms / 1000)
+    count_shadow(model, "run")
+    of_model(SHADOW_AGREEMENT, model).observe(found.score)
+    of_model(SHADOW_SECONDS, model, "live").observe(live_ms / 1000)
+    of_model(SHADOW_SECONDS, model, "shadow").observe(shadow_ms / 1000)
     if by_class:
         sides = {"live": found.live, "shadow": found.candidate, "both": found.matched}
         for side, by_name in sides.items():
             for name, count in by_name.items():
-                SHADOW_OBJECTS.labels(model, name, side).inc(count)
+                of_model(SHADOW_OBJECTS, model, name, side).inc(count)
 
 
-class _Gauges(Collector):
-    """A collector that returns gauges computed beforehand for one scrape."""
+class _Collected(Collector):
+    """A collector that returns metrics computed beforehand for one scrape."""
 
     def __init__(self, metrics: Iterable[Metric]) -> None:
         self.metrics = list(metrics)
@@ -177,19 +199,30 @@ class _Gauges(Collector):
         return self.metrics
 
 
-def exposition(accept: str, gauges: Iterable[Metric]) -> tuple[bytes, str]:
+def remove_unused(stored: Collection[str]) -> set[str]:
+    """Remove the series of deleted and of unused models; see `model_series.remove_unused`."""
+    return model_series.remove_unused(OF_MODELS, stored)
+
+
+def exposition(accept: str, gauges: Iterable[Metric], stored: Collection[str]) -> tuple[bytes, str]:
     """All metrics in the format that the `Accept` header requests, and the content type.
 
     Reads files.
+
+    Args:
+        accept: The header.
+        gauges: What is not counted in the processes.
+        stored: The ids of the models in the registry; the series of others are not shown.
     """
     registry = CollectorRegistry()
     folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
     if folder is None:
-        registry.register(REGISTRY)
+        registry.register(_Collected(shown(REGISTRY.collect(), stored)))
     elif os.path.isdir(folder):
-        BucketsFirstCollector(registry, folder)
+        counted = BucketsFirstCollector(CollectorRegistry(), folder).collect()
+        registry.register(_Collected(shown(counted, stored)))
     else:  # systemd-logind clears /dev/shm when the user logs out (RemoveIPC)
         log.error("The folder of the metrics is gone: %s. Start the server again.", folder)
-    registry.register(_Gauges(gauges))
+    registry.register(_Collected(gauges))
     encode, content_type = choose_encoder(accept)
     return encode(registry), content_type

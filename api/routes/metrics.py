@@ -40,7 +40,8 @@ async def all_metrics(request: Request, gateway: GatewayDep) -> Response:
     accept = request.headers.get("accept", "*/*")
     if prefers_exposition(accept):
         gauges = await _gauges(gateway)
-        body, kind = await asyncio.to_thread(telemetry.exposition, accept, gauges)
+        stored = {model.id for model in gateway.registry.list()}
+        body, kind = await asyncio.to_thread(telemetry.exposition, accept, gauges, stored)
         return Response(body, headers={"Content-Type": kind, "Vary": "Accept"})
     rows = [_entry(model) for model in gateway.registry.list()]
     return JSON({"models_metrics": rows}, headers={"Vary": "Accept"})

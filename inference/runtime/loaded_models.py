@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import OrderedDict
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from allocator import release_free_memory
 from errors import ModelDamaged, ModelNotFound
 from inference.cpu.engine_choice import choice_state
 from inference.device import device
@@ -25,6 +27,10 @@ from settings import Settings
 log = logging.getLogger("visionloop.inference")
 
 UNUSED = 10.0  # seconds for which a model that was loaded and not used yet is not evicted
+RELEASE = (
+    1.0  # seconds after a load or an eviction until free memory is released; others may follow
+)
+DAMAGED = 100  # damaged models that are remembered
 
 Load = Callable[[Path, Settings], tuple[Engine, ModelDescription]]
 
@@ -60,7 +66,9 @@ class Model:
 class LoadedModels:
     """Loads models by tag in threads of its own, and keeps the most recently used.
 
-    Its methods are called in the event loop.
+    Its methods are called in the event loop. After each load and eviction the free memory of the
+    C allocator is released: loads and evictions in several threads leave a hundred MiB and more of
+    it scattered between the models that stay (docs/explanation/measured.md).
     """
 
     def __init__(self, locate: Callable[[str], Path], settings: Settings, load: Load) -> None:
@@ -74,10 +82,13 @@ class LoadedModels:
         self._load_engine = load
         self._settings = settings
         self._loader = ThreadPoolExecutor(2, thread_name_prefix="load")
-        self._damaged: dict[str, tuple[object, str]] = {}  # by tag: the files' state, the message
+        self._damaged: OrderedDict[str, tuple[object, str]] = OrderedDict()
+        """By tag: the state of the files, and the message; the last `DAMAGED`."""
         self._models: OrderedDict[str, asyncio.Task[Model]] = OrderedDict()
         self._unused: dict[str, float] = {}  # by tag: monotonic time until which it is kept
-        self._replacing: dict[str, asyncio.Task[None]] = {}  # by tag, until they serve or for good
+        self._replacing: dict[str, asyncio.Task[None]] = {}
+        """By tag, until the new engine serves; if it cannot, until the model is evicted."""
+        self._release: asyncio.TimerHandle | None = None
         self._chooses = device(settings) == "cpu" and settings.engine == "auto"
 
     def begin(self, tag: str) -> bool:
@@ -106,11 +117,11 @@ class LoadedModels:
                 )
         except Exception:
             if self._models.get(tag) is task:
-                del self._models[tag]
+                self.unload(tag)
             raise
         for other, loaded in self.loaded().items():
             if loaded.is_deleted():
-                del self._models[other]
+                self.unload(other)
         self._evict()
         self._replace_if_renewed(tag, model)
         return model
@@ -143,11 +154,19 @@ class LoadedModels:
 
     def unload(self, tag: str) -> bool:
         """Evict a model; running predictions finish. Returns whether it was loaded."""
-        return self._models.pop(tag, None) is not None
+        was_loaded = self._models.pop(tag, None) is not None
+        if (replacing := self._replacing.get(tag)) is not None and replacing.done():
+            del self._replacing[tag]
+        self._unused.pop(tag, None)
+        if was_loaded:
+            self._release_soon()
+        return was_loaded
 
     def close(self) -> None:
         """Forget the models; running loads finish."""
         self._models.clear()
+        if self._release is not None:
+            self._release.cancel()
         self._loader.shutdown(wait=False, cancel_futures=True)
 
     def _forget_if_failed(self, tag: str, task: asyncio.Task[Model]) -> None:
@@ -163,7 +182,17 @@ class LoadedModels:
         loaded = list(self.loaded())
         excess = max(len(loaded) - self._settings.model_cache, 0)
         for tag in [tag for tag in loaded if tag not in self._unused][:excess]:
-            del self._models[tag]
+            self.unload(tag)
+
+    def _release_soon(self) -> None:
+        if self._release is None:
+            loop = asyncio.get_running_loop()
+            self._release = loop.call_later(RELEASE, self._release_now)
+
+    def _release_now(self) -> None:
+        self._release = None
+        with contextlib.suppress(RuntimeError):  # closed meanwhile
+            self._loader.submit(release_free_memory)
 
     def _replace_if_renewed(self, tag: str, model: Model) -> None:
         if tag not in self._replacing and (model.is_renewed() or self._is_chosen_anew(model)):
@@ -178,12 +207,15 @@ class LoadedModels:
         new = asyncio.create_task(self._load(tag))
         try:
             await self._rehearse(await new)
-        except Exception as error:  # it is not tried again in this process
+        except Exception as error:  # it is not tried again until the model is evicted
             log.warning("%s: its new engine cannot be loaded; the old one serves: %s", tag, error)
+            if self._models.get(tag) is not old:
+                del self._replacing[tag]
             return
         if old is not None and self._models.get(tag) is old:  # it has not been evicted
             self._models[tag] = new
         del self._replacing[tag]
+        self._release_soon()
 
     async def _rehearse(self, model: Model) -> None:
         await asyncio.get_running_loop().run_in_executor(self._loader, model.rehearse)
@@ -193,6 +225,7 @@ class LoadedModels:
         model = await loop.run_in_executor(self._loader, self._load_files, tag)
         self._unused[tag] = time.monotonic() + UNUSED
         loop.call_later(UNUSED, self._evict)
+        self._release_soon()
         return model
 
     def _load_files(self, tag: str) -> Model:
@@ -207,6 +240,8 @@ class LoadedModels:
         except ModelDamaged as error:
             log.error("%s", error)
             self._damaged[tag] = signature(folder), error.message
+            while len(self._damaged) > DAMAGED:
+                self._damaged.popitem(last=False)
             raise
         self._damaged.pop(tag, None)
         seconds = time.perf_counter() - start

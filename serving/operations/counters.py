@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +21,6 @@ from prometheus_client.mmap_dict import MmapedDict
 
 from serving.telemetry import PREDICTING, SECONDS
 
-KEYS = 50_000  # parsed keys that are remembered
 EDGES = (*map(float, SECONDS), float("inf"))  # upper edges of the buckets of latencies
 BUCKETS = {edge: bucket for bucket, edge in enumerate(EDGES)}
 
@@ -42,11 +40,12 @@ class Place(NamedTuple):
 
 
 SUMS = {
-    "visionloop_images_total": Place("images"),
     "visionloop_batch_size_bucket": Place("batches"),
     "visionloop_batch_size_sum": Place("batched"),
 }
 """Samples that are added whatever their labels."""
+
+_places: dict[str, tuple[Place | None]] = {}  # where the keys of the last reading count
 
 
 @dataclass
@@ -54,7 +53,7 @@ class Counters:
     """Sums since the server's start.
 
     Attributes:
-        images: Images predicted.
+        images: Images predicted, by model; without the models that are not in use any more.
         requests, predicting: Requests; those of routes that predict.
         latency: Requests of routes that predict, by bucket of `EDGES`; not cumulative.
         batches, batched: Batches, and the images in them.
@@ -62,7 +61,7 @@ class Counters:
         statuses: Responses by class of status, such as `4xx`.
     """
 
-    images: float = 0.0
+    images: Counter[str] = field(default_factory=Counter)
     requests: float = 0.0
     predicting: float = 0.0
     latency: list[float] = field(default_factory=lambda: [0.0] * len(EDGES))
@@ -80,8 +79,8 @@ class Counters:
             self.predicting += value * predicting
         elif name == "latency":
             self.latency[int(part)] += value
-        elif name == "errors":
-            self.errors[part] += value  # type: ignore[assignment]
+        elif name in ("errors", "images"):
+            getattr(self, name)[part] += value
         else:
             setattr(self, name, getattr(self, name) + value)
 
@@ -93,6 +92,8 @@ def place_of(sample: str, labels: Mapping[str, str]) -> Place | None:
     if sample == "visionloop_request_seconds_bucket" and labels["route"] in PREDICTING:
         bucket = BUCKETS.get(float(labels["le"]))
         return None if bucket is None else Place("latency", str(bucket))
+    if sample == "visionloop_images_total":
+        return Place("images", labels["model"])
     if sample == "visionloop_errors_total":
         return Place("errors", labels["code"])
     return SUMS.get(sample)
@@ -109,16 +110,19 @@ def read_counters() -> Counters:
 
 
 def _of_files(folder: Path) -> Iterator[tuple[Place | None, float]]:
+    places: dict[str, tuple[Place | None]] = {}
     for file in [*folder.glob("counter_*.db"), *folder.glob("histogram_*.db")]:
         # It is just being made, or was cut off.
         with suppress(OSError, RuntimeError, ValueError, struct.error):
             values: Iterable[tuple[str, float, float, int]]
             values = MmapedDict.read_all_values_from_file(str(file))
             for key, value, *_ in values:
-                yield _place_of_key(key), value
+                places[key] = _places.get(key) or (_place_of_key(key),)
+                yield places[key][0], value
+    _places.clear()  # keys that were removed are forgotten
+    _places.update(places)
 
 
-@lru_cache(maxsize=KEYS)
 def _place_of_key(key: str) -> Place | None:
     _, name, labels, _ = json.loads(key)
     return place_of(name, labels)

@@ -77,11 +77,12 @@ class Window:
         latency = [b - a for a, b in zip(before.latency, now.latency, strict=True)]
         batches = now.batches - before.batches
         statuses = now.statuses - before.statuses
+        images = now.images - before.images  # only what rose: the counts of a model may be removed
         self._steps.append(
             Step(
                 at=at,
                 seconds=seconds,
-                images_per_second=max(0.0, now.images - before.images) / seconds,
+                images_per_second=images.total() / seconds,
                 requests_per_second=(now.requests - before.requests) / seconds,
                 predictions_per_second=max(0.0, now.predicting - before.predicting) / seconds,
                 p50_ms=quantile_ms(latency, 0.5),

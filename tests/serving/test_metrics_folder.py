@@ -142,7 +142,7 @@ def test_a_full_disk_kills_no_process_that_counts(
         assert done.stdout.strip() == "5001.0"
         assert done.stderr.count("no room for the metrics") == 1
         (folder / "filler").unlink()
-        code = "from serving.telemetry import exposition; print(exposition('', ())[0].decode())"
+        code = "from serving.telemetry import exposition; print(exposition('', (), ())[0].decode())"
         shown = subprocess.run(
             [sys.executable, "-c", code],
             cwd=ROOT,

@@ -44,7 +44,8 @@ def test_the_counts_of_two_processes_are_added(
     count(tmp_path)
     (tmp_path / "counter_1.db").write_bytes(b"")  # of a process that begins
     found = read_counters()
-    assert (found.images, found.requests, found.predicting) == (10, 6, 4)
+    assert found.images == {"signs:1": 10}
+    assert (found.requests, found.predicting) == (6, 4)
     assert found.statuses == {"2xx": 2, "5xx": 2, "4xx": 2}
     assert found.errors == {"MODEL_NOT_FOUND": 2}
     assert (found.batches, found.batched) == (4, 12)
@@ -79,7 +80,7 @@ def test_without_files_those_of_this_process_count(monkeypatch: pytest.MonkeyPat
     for seconds in (0.03, 0.03, 0.3):
         LATENCY.labels("/infer").observe(seconds)
     after = read_counters()
-    assert after.images - before.images == 3
+    assert after.images - before.images == {"signs:1": 3}
     assert after.predicting - before.predicting == 1
     counts = [b - a for a, b in zip(before.latency, after.latency, strict=True)]
     assert {edge: n for edge, n in zip(EDGES, counts, strict=True) if n} == {0.05: 2, 0.5: 1}

@@ -21,10 +21,10 @@ def counts(**of: int) -> list[float]:
 
 def test_rates_are_those_of_the_step() -> None:
     window = Window()
-    window.add(100.0, Counters(images=50, requests=10), 0)
+    window.add(100.0, Counters(images=Counter({"a:1": 40, "b:1": 10}), requests=10), 0)
     assert not window.steps
     now = Counters(
-        images=150,
+        images=Counter({"a:1": 140}),  # those of b:1 were removed
         requests=60,
         predicting=40,
         latency=counts(under_50=40),
