@@ -10,7 +10,7 @@ from dataset.allowed_roots import data_roots, shown_name
 from dataset.inspection import check
 from engines.timing import OthersLoad, is_idle
 from engines.trial import Trial, TrialData
-from engines.trial_submission import TrialRecipe
+from engines.trial_submission import NEVER_IDLE, REPEATS, TrialRecipe
 from errors import VisionLoopError
 from files import temporary_folder
 from models_store.registry import Registry
@@ -91,9 +91,10 @@ class IdleMachine:
                 self._job.log(f"Other processes use {used:.1f} cores; waiting until they do not.")
             if self._left <= 0:
                 raise VisionLoopError(
-                    "The machine was never idle for long enough to measure the engines. What "
-                    "served goes on serving. Start it again when there is less to do: "
-                    "POST /models/{id}/engines, or visionloop engines MODEL --measure."
+                    f"{NEVER_IDLE} What served goes on serving. It is tried again after an hour, "
+                    f"and up to {REPEATS} times after ever longer pauses. Or start it when there "
+                    "is less to do: POST /models/{id}/engines, or visionloop engines MODEL "
+                    "--measure."
                 )
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -22,6 +24,9 @@ from models_store.versions import ModelVersion
 from settings import Settings
 
 KIND: Kind = "engine"
+NEVER_IDLE = "The machine was never idle for long enough to measure the engines."
+REPEATS = 5  # of trials that ended so, by themselves
+PAUSE = timedelta(hours=1)  # before the first repeat; twice as long before each further one
 NO_DATA = (
     "int8 was not tried: the model was not evaluated on a dataset with a train split here. "
     "Evaluate it (POST /metrics/{model_id}/evaluate), and int8 is tried by itself."
@@ -100,8 +105,9 @@ def submit_due(stores: EvaluationStores) -> list[Job]:
     Due is every version that a request can get without naming its version, and the newest of each
     name, unless it has a choice for this CPU and these versions of the programs, or a trial of it
     was queued here before. A version that had no data for int8 is due again once it has, and one
-    whose choice was lost. A version whose ONNX file is outdated has to wait
-    until it is made again.
+    whose choice was lost. A trial that only failed because the machine was never idle is repeated
+    after an hour, and up to `REPEATS` times after ever longer pauses. A version whose ONNX file is
+    outdated has to wait until it is made again.
     """
     settings = stores.registry.settings
     if device(settings) != "cpu":
@@ -123,12 +129,30 @@ def submit_due(stores: EvaluationStores) -> list[Job]:
         choice = read_choice(model.path, settings)
         if choice is None and before and before[0].status == "completed":  # the newest
             before = []  # its choice was lost: it is in no backup
+        if _is_to_be_repeated(before):
+            before = []
         if before or choice is not None:
             had_data = any(job.recipe.get("evaluation") for job in before)
             if had_data or (choice is not None and choice.dataset) or not _data_came(stores, model):
                 continue
         queued.append(submit_trial(stores, model.id, {}))
     return queued
+
+
+def _is_to_be_repeated(before: Sequence[Job]) -> bool:
+    """Whether the last trials failed for a busy machine only, and another one is due.
+
+    `before` are the trials of a model on this machine, the newest first.
+    """
+    in_vain = len(list(takewhile(_found_no_rest, before)))
+    if not 0 < in_vain <= REPEATS or before[0].finished_at is None:
+        return False
+    ended = datetime.fromisoformat(before[0].finished_at)
+    return datetime.now(UTC) - ended >= PAUSE * 2 ** (in_vain - 1)
+
+
+def _found_no_rest(job: Job) -> bool:
+    return job.status == "failed" and (job.error or "").startswith(NEVER_IDLE)
 
 
 def serving_versions(registry: Registry) -> Iterator[ModelVersion]:

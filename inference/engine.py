@@ -24,6 +24,7 @@ from inference.cpu.engine_choice import (
     read_choice,
 )
 from inference.device import device, limits
+from inference.gpu.faults import is_sticky
 from inference.images import Pixels
 from inference.onnx_engine import OnnxEngine
 from inference.postprocess import Found, Thresholds
@@ -189,6 +190,8 @@ def load_engine(folder: Path, settings: Settings) -> tuple[Engine, ModelDescript
             if reason is None:
                 _select(engine, description)
         except Exception as error:  # driver, build or missing library; the next backend may work
+            if is_sticky(error):
+                raise
             log.exception("%s: %s cannot be used", folder.name, name)
             refusals.append(f"{name} cannot be used ({type(error).__name__}; see the log)")
             continue

@@ -18,8 +18,8 @@ from prometheus_client.registry import Collector
 
 from inference.agreement import Agreement
 from monitoring.prediction_counts import BINS, PredictionCounts
-from serving.operations import model_series
-from serving.operations.model_series import of_model, shown
+from serving.gateways import model_series
+from serving.gateways.model_series import of_model, shown
 from serving.prometheus_patches import BucketsFirstCollector, observe_counts
 
 log = logging.getLogger("visionloop")

@@ -21,6 +21,7 @@ from inference.cpu.engine_choice import choice_state
 from inference.device import device
 from inference.engine import Engine
 from inference.engine_files import is_outdated, signature
+from inference.gpu.faults import end_if_sticky
 from models_store.description import DESCRIPTION_FILE, ModelDescription
 from settings import Settings
 
@@ -242,6 +243,9 @@ class LoadedModels:
             self._damaged[tag] = signature(folder), error.message
             while len(self._damaged) > DAMAGED:
                 self._damaged.popitem(last=False)
+            raise
+        except Exception as error:
+            end_if_sticky(error)
             raise
         self._damaged.pop(tag, None)
         seconds = time.perf_counter() - start

@@ -11,6 +11,7 @@ import tracing
 from errors import VisionLoopError, our_fault
 from inference.cancellation import Halt
 from inference.engine import DeviceEngine, DeviceImage, Engine, find_each
+from inference.gpu.faults import end_if_sticky
 from inference.images import DecodedImage, Pixels, decode, decode_at_least, read_plain_jpeg
 from inference.jpeg import dct_scale
 from inference.postprocess import Found, Thresholds, postprocess
@@ -183,5 +184,9 @@ def failed(error: Exception, item: InferenceItem) -> ItemResult:
 
 
 def as_client_error(error: Exception) -> VisionLoopError:
-    """The error in the form that clients may see, without internal details."""
+    """The error in the form that clients may see, without internal details.
+
+    Does not return if this process can never use its GPU again.
+    """
+    end_if_sticky(error)
     return error if isinstance(error, VisionLoopError) else our_fault(error, "A prediction")

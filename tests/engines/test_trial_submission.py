@@ -7,16 +7,24 @@ import logging
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
 from database import Database
 from dataset.store import DatasetStore
 from engines import trial_job
 from engines.__main__ import main
 from engines.trial_job import IdleMachine, run_trial
-from engines.trial_submission import TrialRecipe, serving_versions, submit_due, submit_trial
+from engines.trial_submission import (
+    NEVER_IDLE,
+    TrialRecipe,
+    serving_versions,
+    submit_due,
+    submit_trial,
+)
 from errors import Conflict, VisionLoopError
 from evaluation.job import run_evaluation
 from evaluation.recipe import DRAWN
@@ -163,6 +171,32 @@ def test_a_trial_that_failed_is_not_repeated_by_itself(home: Home) -> None:
     again = submit_trial(home.stores, model.id, {})
     assert again.id != job.id
     assert submit_trial(home.stores, model.id, {}).id == again.id
+
+
+def test_a_trial_that_only_found_the_machine_busy_is_repeated_later_and_not_for_ever(
+    home: Home,
+) -> None:
+    jobs = home.stores.jobs
+    error = f"{NEVER_IDLE} What served goes on serving."
+    home.publish()
+
+    def hours_ago(job: Job, hours: float) -> None:
+        ended = (datetime.now(UTC) - timedelta(hours=hours)).isoformat()
+        with home.registry.database.write() as session:
+            session.execute(update(Job).where(Job.id == job.id).values(finished_at=ended))
+
+    [job] = submit_due(home.stores)
+    for pause in (1, 2, 4, 8, 16):
+        begin(jobs, job.id)
+        jobs.finish(job.id, "failed", error)
+        hours_ago(job, pause - 0.1)
+        assert submit_due(home.stores) == []
+        hours_ago(job, pause + 0.1)
+        [job] = submit_due(home.stores)
+    begin(jobs, job.id)
+    jobs.finish(job.id, "failed", error)
+    hours_ago(job, 1000)
+    assert submit_due(home.stores) == []
 
 
 def test_an_engine_of_a_version_before_is_tried_once_it_is_made_again(home: Home) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -38,7 +39,7 @@ def test_what_operators_look_at_is_in_one_answer(service: Service, runners: dict
     job = service.start()
     window = service.gateway.sampler.window
     window.add(100.0, Counters(), 0)
-    window.add(110.0, Counters(images=50, requests=20), 3)
+    window.add(110.0, Counters(images=Counter({"signs:1": 50}), requests=20), 3)
     found = service.get("/stats")
     [step] = found["steps"]
     assert (step["images_per_second"], step["requests_per_second"], step["queued"]) == (5, 2, 3)

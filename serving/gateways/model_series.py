@@ -1,9 +1,10 @@
 """The series of metrics that belong to one model: kept while it is used, and then removed.
 
-Each version has a few hundred of them, about 0.3 MiB in a gateway process. They are shown until
-the version is deleted or has not been used for a day. That is the same in all gateway processes, so
-that a sum over them does not fall; each removes its own some minutes later. A model that is used
-again begins at zero, as after a start of the server, which `rate` and `increase` allow for.
+Each version has more than a hundred of them, about 0.2 MiB in a gateway process. They are shown
+until the version is deleted or has not been used for a day. That is the same in all gateway
+processes, so that a sum over them does not fall; each removes its own some minutes later. A model
+that is used again begins at zero, as after a start of the server, which `rate` and `increase` allow
+for.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ HIDDEN = 300.0  # seconds after which series that are not shown are removed
 MARK = 60.0  # seconds between two notes that a model is used
 LABEL = "model"
 
-NAME = "visionloop_model_last_use_timestamp_seconds"
 LAST_USE = Gauge(
-    NAME,
+    "visionloop_model_last_use_timestamp_seconds",
     "When a model was last used for a request or as a shadow, to a minute",
-    [LABEL],
+    ["model"],
     multiprocess_mode="max",
 )
+[NAME] = (metric.name for metric in LAST_USE.describe())
 
 _marked: dict[str, float] = {}  # by model with series in this process: its last use
 

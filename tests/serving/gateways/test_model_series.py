@@ -24,7 +24,8 @@ prometheus_patches.reserve_space()
 from inference.agreement import Agreement
 from monitoring.prediction_counts import PredictionCounts
 from serving import telemetry
-from serving.operations import counters, model_series
+from serving.gateways import model_series
+from serving.operations import counters
 
 now = time.time
 
