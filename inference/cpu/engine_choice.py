@@ -30,6 +30,9 @@ CPU_INFO = Path("/proc/cpuinfo")
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16",
          "asimdhp", "asimddp", "sve", "sve2", "i8mm", "bf16", "sme", "sme2")  # fmt: skip
 
+# Environment variables that keep OpenVINO from instructions that the CPU has
+LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+
 CpuEngine = Literal["onnxruntime", "openvino", "int8"]
 
 
@@ -101,7 +104,8 @@ class StoredChoice(EngineChoice):
 
 def machine(settings: Settings) -> dict[str, Any]:
     """What the speed and the values of the engines depend on: CPU, cores, versions."""
-    return {"cores": cpu_sessions(settings)} | _fixed()
+    limits = {name: os.environ[name] for name in LIMITS if name in os.environ}
+    return {"cores": cpu_sessions(settings)} | _fixed() | limits
 
 
 @lru_cache(maxsize=1)

@@ -94,6 +94,9 @@ def test_a_choice_holds_for_its_cpu_cores_versions_and_onnx_file_only(
     with monkeypatch.context() as patched:
         patched.setattr(engine_choice, "_fixed", lambda: {"cpu": "another"})
         assert read_choice(folder, settings) is None
+    with monkeypatch.context() as patched:
+        patched.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")  # int8 then computes as without VNNI
+        assert read_choice(folder, settings) is None
     assert read_choice(folder, settings) is not None
     record(folder, "onnx", {"sha256": "of another export"})
     assert read_choice(folder, settings) is None
