@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -85,7 +86,28 @@ def published_prototypes(before: Start, recipe: Recipe) -> ClassPrototypes | Non
     return found if fits else None
 
 
-def measured_prototypes(
+def known_prototypes(
+    published: ClassPrototypes | None,
+    union: ClassUnion,
+    dataset: MergedDataset,
+    buffer: tuple[Path, ...],
+    extractor: FeatureExtractor,
+    job: JobHandle,
+) -> ClassPrototypes | None:
+    """The old classes' prototypes: published, or measured on the replay buffer if there is one."""
+    if buffer:
+        if published is not None:
+            return published
+        return _measured_prototypes(union, dataset, extractor, job)
+    has = "has" if published is not None else "lacks"
+    job.log(
+        f"The base model {has} class prototypes (mean features) at imgsz {extractor.how.imgsz}, "
+        "which can be used in place of old images."
+    )
+    return published
+
+
+def _measured_prototypes(
     union: ClassUnion, dataset: MergedDataset, extractor: FeatureExtractor, job: JobHandle
 ) -> ClassPrototypes | None:
     """The prototypes of the replay buffer's images, if it has images of every old class."""

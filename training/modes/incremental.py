@@ -16,10 +16,8 @@ After publishing, the training job measures forgetting (`forgetting_job`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -27,16 +25,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from dataset.allowed_roots import data_roots
-from dataset.data_yaml import Keypoints
-from dataset.dataset import Dataset
-from dataset.inspection import check
-from dataset.label_files import LabelRow
 from evaluation.gate import default_gate
 from models_store.shared.model_trees import located
 from settings import Settings, get_settings
 from training.distillation.teacher import Teacher
 from training.incremental.class_prototypes import ClassPrototypes, StorePrototypes
+from training.incremental.data import check_points, choose_buffer, read_datasets
 from training.incremental.epoch_criteria import EpochCriteria, epoch_criteria
 from training.incremental.epoch_selection import BestByPart, LastEpoch
 from training.incremental.head_expansion import expand
@@ -49,7 +43,7 @@ from training.incremental.losses import (
 )
 from training.incremental.new_rows import (
     initialise_rows,
-    measured_prototypes,
+    known_prototypes,
     published_prototypes,
     translation_of,
 )
@@ -58,17 +52,16 @@ from training.incremental.own_settings import ImageNumbers, choose_settings
 from training.mobilenet import trainer as mobilenet
 from training.mobilenet.data import preprocessing_for
 from training.modes.mobilenet import Retention
-from training.planning.class_union import nothing_new, unite
-from training.planning.compatibility import check_keypoints, check_old_classes
+from training.planning.class_union import ClassUnion, nothing_new, unite
 from training.planning.options import IncrementalOptions
 from training.planning.recipe import Recipe
-from training.prepare import announce, scan_images
+from training.prepare import announce
 from training.publish import Trained
-from training.replay.buffer import Replay, objects, remember, share
-from training.replay.merged_dataset import DatasetPart, MergedDataset, unite_data
+from training.replay.buffer import Replay, objects, share
+from training.replay.merged_dataset import MergedDataset, unite_data
 from training.start_weights import Start, last_layer, load_start
 from training.yolo import trainer as yolo
-from training.yolo.feature_extractor import FeatureExtractor, ImageFeatures
+from training.yolo.feature_extractor import FeatureExtractor
 from training.yolo.run import Hook, Run, TrainerExtension
 
 if TYPE_CHECKING:
@@ -92,50 +85,23 @@ def train(recipe: Recipe, job: JobHandle) -> Trained:
 def set_up(recipe: Recipe, job: JobHandle, settings: Settings) -> IncrementalSetup:
     """Read both datasets, widen the network, choose the replay buffer."""
     options = recipe.incremental or IncrementalOptions()
-    roots = data_roots(settings)
-    new = check(recipe.dataset, recipe.task, roots, min_classes=1)
-    old = check(options.old_data, recipe.task, roots, min_classes=1) if options.old_data else None
-    for given in (new, old):
-        if given is not None:
-            scan_images(given, job)
+    new, old = read_datasets(recipe, options, job, settings)
     before = load_start(recipe.origin, job.folder / "base", settings)
-    known_points = Keypoints(tuple(before.architecture.get("kpt_shape") or ()))
-    for given in (new, old):
-        if given is not None and given.keypoints:
-            check_keypoints(given.keypoints, known_points, "the data", "the base model")
+    check_points(before, new, old)
     union = unite(before.names, new.names, new.counts["train"], options.new_classes)
     start = expand(before, union)
-    added = f"{len(union.added)} new ones: {', '.join(union.added)}" if union.added else "none new"
-    job.log(f"{union.old} classes of {recipe.origin.shown} are kept; {added}.")
-    if not union.added and (note := nothing_new(recipe.origin.shown)) not in recipe.notes:
-        job.log(note)  # only now the classes of a weights file are known
+    _log_classes(union, recipe, job)
     job.check()
 
-    assert before.model is not None
-    gpu = torch.cuda.is_available() and settings.device != "cpu"
-    how = preprocessing_for(recipe.imgsz, before.preprocessing)
-    extractor = FeatureExtractor(
-        before.model,
-        recipe.task,
-        recipe.imgsz,
-        torch.device("cuda" if gpu else "cpu"),
-        how if recipe.family == "mobilenet" else None,
-    )
-    buffer: tuple[Path, ...] = ()
-    if old is not None:
-        ids = union.ids(old.names)
-        check_old_classes(union, old.names)
-        if options.replays:
-            buffer = _choose_buffer(recipe, options, job, old, ids, extractor)
-    old_prototypes = new_prototypes = None
+    extractor = _old_extractor(before, recipe, settings)
+    buffer = choose_buffer(recipe, options, job, old, union, extractor)
     grows = recipe.task == "classify" and bool(union.added)
-    if grows:
-        old_prototypes = published_prototypes(before, recipe)
+    old_prototypes = published_prototypes(before, recipe) if grows else None
+    new_prototypes = None
     numbers = ImageNumbers(
         len(new.scan().splits["train"]), len(buffer), union.old, len(union.added)
     )
-    ratio, has_prototypes = options.replay_ratio, old_prototypes is not None
-    own = choose_settings(recipe.task, numbers, ratio, has_prototypes)
+    own = choose_settings(recipe.task, numbers, options.replay_ratio, old_prototypes is not None)
     for sentence in own.sentences:
         job.log(sentence)
     if own.hold_features:
@@ -144,32 +110,13 @@ def set_up(recipe: Recipe, job: JobHandle, settings: Settings) -> IncrementalSet
         job.log(f"{own.ratio:.0%} of each epoch are old images.")
     dataset = unite_data(union, new, old, buffer)
     if grows:
-        if old_prototypes is None and buffer:
-            old_prototypes = measured_prototypes(union, dataset, extractor, job)
-        if not buffer:
-            has = "has" if old_prototypes is not None else "lacks"
-            job.log(
-                f"The base model {has} class prototypes (mean features) at imgsz {recipe.imgsz}, "
-                "which can be used in place of old images."
-            )
+        old_prototypes = known_prototypes(old_prototypes, union, dataset, buffer, extractor, job)
         new_prototypes = initialise_rows(
             start, union, new, old_prototypes, extractor, recipe.seed, job
         )
-    start = _resumed_start(start, recipe, job, settings)
     images = len(dataset.new.splits["train"])
-    criteria, recovery = epoch_criteria(dataset, union.old), None
-    if criteria is not None:
-        origin = recipe.origin
-        recovery = OldClassRecovery(
-            before,
-            located(origin.value, settings) if origin.kind == "model" else job.folder / "base",
-            dataset,
-            criteria,
-            recipe.imgsz,
-            extractor.how if recipe.family == "mobilenet" else None,
-            default_gate(settings).max_class_drop,
-            job,
-        )
+    start = _resumed_start(start, recipe, job, settings)
+    criteria = epoch_criteria(dataset, union.old)
     return IncrementalSetup(
         recipe=recipe,
         start=start,
@@ -183,7 +130,7 @@ def set_up(recipe: Recipe, job: JobHandle, settings: Settings) -> IncrementalSet
         old_prototypes=old_prototypes,
         new_prototypes=new_prototypes,
         criteria=criteria,
-        recovery=recovery,
+        recovery=_recovery(before, dataset, criteria, extractor, recipe, job, settings),
     )
 
 
@@ -416,6 +363,53 @@ def freeze_statistics(trainer: Any) -> None:
             module.eval()
 
 
+def _log_classes(union: ClassUnion, recipe: Recipe, job: JobHandle) -> None:
+    base = recipe.origin.shown
+    added = f"{len(union.added)} new ones: {', '.join(union.added)}" if union.added else "none new"
+    job.log(f"{union.old} classes of {base} are kept; {added}.")
+    if not union.added and (note := nothing_new(base)) not in recipe.notes:
+        job.log(note)  # only now the classes of a weights file are known
+
+
+def _old_extractor(before: Start, recipe: Recipe, settings: Settings) -> FeatureExtractor:
+    """The old network as an extractor of features, for choosing images and for prototypes."""
+    assert before.model is not None
+    gpu = torch.cuda.is_available() and settings.device != "cpu"
+    how = preprocessing_for(recipe.imgsz, before.preprocessing)
+    return FeatureExtractor(
+        before.model,
+        recipe.task,
+        recipe.imgsz,
+        torch.device("cuda" if gpu else "cpu"),
+        how if recipe.family == "mobilenet" else None,
+    )
+
+
+def _recovery(
+    before: Start,
+    dataset: MergedDataset,
+    criteria: EpochCriteria | None,
+    extractor: FeatureExtractor,
+    recipe: Recipe,
+    job: JobHandle,
+    settings: Settings,
+) -> OldClassRecovery | None:
+    """What recovers lost old classes; None: without old val images their loss is not seen."""
+    if criteria is None:
+        return None
+    origin = recipe.origin
+    return OldClassRecovery(
+        before,
+        located(origin.value, settings) if origin.kind == "model" else job.folder / "base",
+        dataset,
+        criteria,
+        recipe.imgsz,
+        extractor.how if recipe.family == "mobilenet" else None,
+        default_gate(settings).max_class_drop,
+        job,
+    )
+
+
 def _resumed_start(start: Start, recipe: Recipe, job: JobHandle, settings: Settings) -> Start:
     """The start weights, or the weights of the interrupted job that the recipe resumes from."""
     if recipe.old_base is None:
@@ -428,44 +422,6 @@ def _resumed_start(start: Start, recipe: Recipe, job: JobHandle, settings: Setti
         f"from {recipe.origin.shown}."
     )
     return start
-
-
-def _choose_buffer(
-    recipe: Recipe,
-    options: IncrementalOptions,
-    job: JobHandle,
-    old: Dataset,
-    ids: Sequence[int | None],
-    extractor: FeatureExtractor,
-) -> tuple[Path, ...]:
-    part = DatasetPart(old, {}, tuple(ids))
-
-    def extract(images: Sequence[Path]) -> ImageFeatures:
-        job.log(f"Computing the old model's features of {len(images)} old images, to select some.")
-        truth = {image: _truth(part, image) for image in images}
-        return extractor.extract(images, truth, job.check, job.log)
-
-    buffer = remember(
-        job.folder,
-        old,
-        ids,
-        options.max_replay_samples,
-        options.rehearsal,
-        recipe.seed,
-        extract,
-    )
-    pool = len(old.scan().splits["train"])
-    job.log(
-        f"{len(buffer)} of {pool} old images are kept for replay "
-        f"(max_replay_samples {options.max_replay_samples}, {options.rehearsal})."
-    )
-    return buffer
-
-
-def _truth(part: DatasetPart, image: Path) -> tuple[LabelRow, ...]:
-    if part.dataset.task != "classify":
-        return part.rows(image)
-    return tuple(LabelRow(cls, ()) for cls in part.classes(image))
 
 
 def _zero_first_rows(first: int, gradient: torch.Tensor) -> torch.Tensor:
