@@ -91,7 +91,7 @@ class Server:
     def leader(self) -> dict[str, Any] | None:
         """The one of several servers that starts the jobs; None: there is one only, or none."""
         found: dict[str, Any] | None
-        found = self.ask("GET", "/jobs", params={"limit": 1})["leader"]
+        found = self.ask("GET", "/jobs", params={"limit": 1}).get("leader")
         return found
 
     def download(self, path: str, query: dict[str, Any], target: Path, force: bool) -> Path:

@@ -109,7 +109,7 @@ def _poll(
         epoch = f" epoch {job['current_epoch']}/{job['total_epochs']}" * bool(job["current_epoch"])
         loss = job["metrics"].get("loss")
         shown = f" loss {loss:.3g}" if isinstance(loss, (int, float)) else ""
-        outage = ", waits for the database or the object store" * bool(job["outage_since"])
+        outage = ", waits for the database or the object store" * bool(job.get("outage_since"))
         text = job["status"] + epoch + shown + outage
         bar.update(task, completed=job["progress"], description=text)
 
@@ -146,7 +146,7 @@ def _row(job: dict[str, Any], short: int) -> tuple[str, ...]:
         job["task"] or "-",
         job["status"],
         f"{job['progress']:7.1f}%",
-        job["runs_on"] or "-",
+        job.get("runs_on") or "-",
         f"{age(job['created_at']):>6}",
         f"{size(job.get('size_bytes', 0)):>9}",
         " ".join(str(result).split()),
@@ -154,12 +154,16 @@ def _row(job: dict[str, Any], short: int) -> tuple[str, ...]:
 
 
 def _setback(job: dict[str, Any]) -> str:
-    """What holds up a job that has not ended, or did so before; empty: nothing."""
+    """What holds up a job that has not ended, or did so before; empty: nothing.
+
+    A server of an earlier version does not tell.
+    """
     if job["finished_at"]:
         return ""
-    if job["outage_since"]:
+    if job.get("outage_since"):
         return f"waits for the database or the object store since {moment(job['outage_since'])}"
-    return _interrupted(job["interruption"]) if job["interruption"] else ""
+    interruption = job.get("interruption")
+    return _interrupted(interruption) if interruption else ""
 
 
 def _interrupted(interruption: dict[str, Any]) -> str:
@@ -197,7 +201,7 @@ def show(server: Server, options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(job, indent=2))
         return 0
-    if job["interruption"]:
+    if job.get("interruption"):
         job["interruption"] = _interrupted(job["interruption"])
     rows = [(key, _text(value)) for key, value in job.items() if value not in (None, {}, [])]
     print(columns(rows))

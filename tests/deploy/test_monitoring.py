@@ -225,6 +225,7 @@ def test_a_new_metric_is_drawn_or_left_out_on_purpose() -> None:
         "visionloop_disk_size_bytes",
         "visionloop_kept_images",
         "visionloop_leader",  # an alert says it
+        "visionloop_model_last_use_timestamp_seconds",  # decides when series end
         "visionloop_predictions_total",
         "visionloop_shadow_objects_total",
         "visionloop_shadow_seconds",
