@@ -12,6 +12,9 @@ SERVER_LOCK = ".visionloop-server.lock"
 UNFINISHED_RESTORE = "restore.unfinished"
 """File in VISIONLOOP_HOME while `restore` exchanges its content; it says what to do."""
 
+IDENTITY = "home.id"
+"""File in VISIONLOOP_HOME with random text, made by the first backup; it is in none of them."""
+
 
 def unfinished_restore(home: Path) -> str | None:
     """What to do, if a restore into a home was killed while it put files in place; else None."""

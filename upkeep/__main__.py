@@ -268,7 +268,7 @@ def _backup(options: argparse.Namespace) -> None:
         print(summary(result))
         for path in rotated.deleted:
             print(f"Deleted the older backup {path}.")
-    for note in (*result.header.notes, *rotated.kept):
+    for note in (*result.header.notes, *rotated.notes):
         print(f"note: {note}", file=sys.stderr)
 
 

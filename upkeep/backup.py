@@ -34,6 +34,7 @@ from settings import Settings
 from shell import size
 from source_tree import VERSION
 from upkeep.collect import Collected, Collector, measured
+from upkeep.identity import identity_of
 from upkeep.manifest import DATABASE, FORMAT, Entry, Header, Manifest
 from upkeep.state import State, read_state
 from upkeep.storage import (
@@ -253,6 +254,7 @@ def _manifest(
         },
         notes=tuple(_notes(settings, found)),
         files=sum(entry.sha256 is not None for entry in entries),
+        home_id=identity_of(settings.home),
     )
     made = Manifest(header, entries)
     return replace(made, header=replace(header, bytes=sum(made.objects().values())))

@@ -69,6 +69,8 @@ class Header:
         counts: Number of models, datasets, jobs, evaluations and drafts of annotations.
         notes: Sentences on what the backup lacks.
         files, bytes: Number of files, and their bytes without repeated content.
+        home_id: Tells the home from others with the same path; None: a backup from before it was
+            noted, or of a home that could not be written.
     """
 
     format: int
@@ -82,6 +84,7 @@ class Header:
     notes: tuple[str, ...] = ()
     files: int = 0
     bytes: int = 0
+    home_id: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -150,6 +153,8 @@ def _header(line: str) -> Header:
             f"it with the VisionLoop that wrote it ({values.get('visionloop')!r:.40})."
         )
     known = {one.name for one in fields(Header)}
+    if not isinstance(values["created_at"], str):
+        raise BackupDamaged(f"{MANIFEST} has no time in its first line.")
     for name in ("home", "models_home", "notes"):
         values[name] = tuple(str(value) for value in values[name])
     return Header(**{name: value for name, value in values.items() if name in known})

@@ -33,7 +33,7 @@ from files import (
     link_or_copy,
     temporary_folder,
 )
-from home_paths import SERVER_LOCK, UNFINISHED_RESTORE, HomePaths, unfinished_restore
+from home_paths import IDENTITY, SERVER_LOCK, UNFINISHED_RESTORE, HomePaths, unfinished_restore
 from jobs.finalizer import JobFinalizer, published_in
 from jobs.states import LIVE
 from jobs.store import JobStore
@@ -49,8 +49,8 @@ from upkeep.storage import Backup, Progress, chunks, opened
 ASIDE = ".before-restore-"
 """Prefix of the folder that the former content of a home is moved to."""
 
-HARMLESS = (SERVER_LOCK, UNFINISHED_RESTORE, "visionloop-models.lock")
-"""Files of an empty home, besides its locks."""
+HARMLESS = (SERVER_LOCK, UNFINISHED_RESTORE, IDENTITY, "visionloop-models.lock")
+"""Files of an empty home, besides its locks; they stay where they are."""
 
 BENTOML = ("bentos", "tmp")
 """Folders of BENTOML_HOME that are BentoML's own, beside its models."""

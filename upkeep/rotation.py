@@ -1,7 +1,7 @@
 """Deletes the oldest backups beside a new one, and nothing else that lies there.
 
-What goes is a complete backup of the same home, in a folder that holds nothing but a backup, or in
-a zip. Whatever cannot be told to be one stays.
+What goes is a complete backup of the same home, older than the new one, in a folder or zip that
+holds nothing else. Whatever cannot be told to be one stays.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from pathlib import Path
 
 from errors import NotFound
 from files import temporary_folder
-from upkeep.manifest import CHECKSUM, MANIFEST, BackupDamaged, Header
-from upkeep.storage import OBJECTS, opened
-
-PARTS = {MANIFEST, CHECKSUM, OBJECTS}
+from home_paths import IDENTITY
+from upkeep.manifest import BackupDamaged, Header
+from upkeep.storage import opened
 
 
 @dataclass(frozen=True)
@@ -26,46 +25,51 @@ class Rotated:
 
     Attributes:
         deleted: The backups that are gone, the oldest first.
-        kept: Backups that were to go and stay, with the reason.
+        notes: Sentences on what was to go and stays.
     """
 
     deleted: tuple[Path, ...]
-    kept: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def rotate(newest: Path, header: Header, keep: int) -> Rotated:
-    """Delete all but the `keep` newest backups of a home.
+    """Delete all but the `keep` newest backups of a home, and none that is newer than this one.
+
+    So of two backups that are made at the same time neither deletes the newer one, whatever clocks
+    say.
 
     Args:
         newest: The backup that was just written; those beside it are looked at.
         header: Its header: only backups of the same home count.
         keep: How many stay, this one among them.
     """
-    found = sorted(_siblings(newest, header))
-    deleted, kept = [], []
-    for _, path in found[: max(0, len(found) - keep)]:
+    if header.home_id is None:
+        file = Path(header.home[0]) / IDENTITY
+        return Rotated((), (f"No older backup was deleted: {file} cannot be written or read.",))
+    others = sorted(_others(newest, header))
+    deleted, notes = [], []
+    for time, path in others[: max(0, len(others) + 1 - keep)]:
+        if time >= header.created_at:
+            break
         try:
             _delete(path)
         except OSError as error:
-            kept.append(f"{path} stays: {error.strerror or error}.")
+            notes.append(f"{path} stays: {error.strerror or error}.")
         else:
             deleted.append(path)
-    return Rotated(tuple(deleted), tuple(kept))
+    return Rotated(tuple(deleted), tuple(notes))
 
 
-def _siblings(newest: Path, header: Header) -> Iterator[tuple[str, Path]]:
-    """Time and path of each complete backup of the same home beside `newest`, and of itself."""
+def _others(newest: Path, header: Header) -> Iterator[tuple[str, Path]]:
+    """Time and path of each complete backup of the same home beside `newest`."""
     for path in newest.parent.iterdir():
-        if path.is_symlink() or not (_only_a_backup(path) or _is_zip(path)):
+        if path == newest or path.is_symlink() or not (path.is_dir() or _is_zip(path)):
             continue
-        with suppress(BackupDamaged, NotFound):
-            other = opened(path).manifest().header
-            if path == newest or _same_home(other, header):
+        with suppress(BackupDamaged, NotFound, OSError):  # OSError: others' folders cannot be read
+            backup = opened(path)
+            other = backup.manifest().header
+            if backup.holds_nothing_else() and _same_home(other, header):
                 yield other.created_at, path
-
-
-def _only_a_backup(path: Path) -> bool:
-    return path.is_dir() and {entry.name for entry in path.iterdir()} == PARTS
 
 
 def _is_zip(path: Path) -> bool:
@@ -73,7 +77,7 @@ def _is_zip(path: Path) -> bool:
 
 
 def _same_home(one: Header, other: Header) -> bool:
-    return not set(one.home).isdisjoint(other.home)
+    return one.home_id == other.home_id and not set(one.home).isdisjoint(other.home)
 
 
 def _delete(path: Path) -> None:

@@ -31,6 +31,7 @@ from upkeep.manifest import (
 from zip_bounds import ZipRefused, check_growth, open_zip
 
 OBJECTS = "objects"
+PARTS = {MANIFEST, CHECKSUM, OBJECTS}
 CHUNK = 2**20  # bytes that are read at once
 MOST_ENTRIES = 2_000_000  # of a zip
 LARGEST_MANIFEST = 2 * 2**30  # bytes
@@ -52,6 +53,9 @@ class Backup(Protocol):
     def open(self, sha256: str, path: str) -> IO[bytes]:
         """The content with a hash; `path` is for the message. Raises BackupDamaged."""
 
+    def holds_nothing_else(self) -> bool:
+        """Whether nobody has put anything beside the parts of a backup. Raises OSError."""
+
 
 class FolderBackup:
     """A backup in a folder."""
@@ -64,6 +68,9 @@ class FolderBackup:
 
     def open(self, sha256: str, path: str) -> IO[bytes]:
         return _regular(object_in(self.folder, sha256), path)
+
+    def holds_nothing_else(self) -> bool:
+        return {entry.name for entry in self.folder.iterdir()} == PARTS
 
     def _small(self, name: str) -> bytes:
         with _regular(self.folder / name, name) as file:
@@ -88,6 +95,9 @@ class ZipBackup:
 
     def open(self, sha256: str, path: str) -> IO[bytes]:
         return self._entry(f"{OBJECTS}/{sha256[:2]}/{sha256}", path)
+
+    def holds_nothing_else(self) -> bool:
+        return {name.split("/")[0] for name in self._zip.namelist()} == PARTS
 
     def _small(self, name: str) -> bytes:
         with _damage_named(name), self._entry(name, name) as file:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from home_paths import IDENTITY
 from tests.support.clock import next_instant
 from tests.support.furnished_home import Furnished, furnished
+from tests.support.restoring import restore_into
 from upkeep import rotation
 from upkeep.backup import Result, backup
-from upkeep.manifest import CHECKSUM, MANIFEST
+from upkeep.identity import identity_of
+from upkeep.manifest import CHECKSUM, MANIFEST, BackupDamaged, checksum, written
 from upkeep.rotation import Rotated, rotate
 from upkeep.storage import OBJECTS, opened, verify
 
@@ -74,10 +80,99 @@ def test_nothing_but_backups_of_this_home_is_deleted(
     (place / "incomplete" / CHECKSUM).unlink()
     saved(home, tmp_path / "elsewhere")
     (place / "link").symlink_to(tmp_path / "elsewhere")
+    saved(home, place / "with-notes.zip")
+    with zipfile.ZipFile(place / "with-notes.zip", "a") as file:
+        file.writestr("why.txt", "before the upgrade")
+    os.mkfifo(place / "pipe.zip")
     before = names(place)
     newest = saved(home, place / "new")
     assert kept(newest, 1) == Rotated((), ())
     assert names(place) == sorted([*before, "new"])
+
+
+def test_another_home_with_the_same_path_keeps_its_backups(home: Furnished, place: Path) -> None:
+    """In containers every home is /data/home, and several may save to one folder."""
+    place.mkdir()
+    saved(home, place / "of-another-machine")
+    (home.settings.home / IDENTITY).unlink()
+    first, second = saved(home, place / "first"), saved(home, place / "second")
+    assert first.header.home == opened(place / "of-another-machine").manifest().header.home
+    assert kept(second, 1) == Rotated((place / "first",), ())
+    assert names(place) == ["of-another-machine", "second"]
+
+
+def test_a_copy_of_the_home_elsewhere_keeps_its_backups(home: Furnished, place: Path) -> None:
+    place.mkdir()
+    saved(home, place / "of-the-copy")
+    header = saved(home, place / "new").header
+    moved = replace(header, home=("/data/elsewhere",))
+    assert rotate(place / "new", moved, 1) == Rotated((), ())
+
+
+def test_a_home_that_cannot_be_written_deletes_nothing_and_says_so(
+    home: Furnished, place: Path
+) -> None:
+    place.mkdir()
+    (home.settings.home / IDENTITY).mkdir()
+    saved(home, place / "one")
+    done = kept(saved(home, place / "two"), 1)
+    assert done.deleted == ()
+    (note,) = done.notes
+    assert IDENTITY in note
+    assert names(place) == ["one", "two"]
+
+
+def test_a_restored_home_has_an_identity_of_its_own(home: Furnished, tmp_path: Path) -> None:
+    """The backups of the machine that it was copied from are not its own."""
+    made = saved(home, tmp_path / "saved")
+    there = tmp_path / "there" / "home"
+    there.mkdir(parents=True)
+    own = identity_of(there)
+    restore_into(made.path, tmp_path / "there")  # with it alone, a home is still empty
+    restore_into(made.path, tmp_path / "there", force=True)
+    assert identity_of(there) == own != made.header.home_id == identity_of(home.settings.home)
+
+
+def dated(place: Path, name: str, created_at: object) -> None:
+    """Give a backup another time."""
+    found = opened(place / name).manifest()
+    data = written(replace(found, header=replace(found.header, created_at=created_at)))  # type: ignore[arg-type]
+    (place / name / MANIFEST).write_bytes(data)
+    (place / name / CHECKSUM).write_bytes(checksum(data))
+
+
+def test_a_clock_that_was_ahead_costs_no_new_backup(home: Furnished, place: Path) -> None:
+    place.mkdir()
+    for name in ("old", "ahead"):
+        saved(home, place / name)
+    dated(place, "ahead", "2099-01-01T00:00:00.000+00:00")
+    newest = saved(home, place / "new")
+    assert kept(newest, 2).deleted == (place / "old",)
+    assert kept(newest, 1) == Rotated((), ())
+    assert names(place) == ["ahead", "new"]
+
+
+def test_a_folder_that_cannot_be_read_and_a_manifest_without_a_time_stop_nothing(
+    home: Furnished, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The root of a disk has such a folder: lost+found."""
+    place.mkdir()
+    (place / "lost+found").mkdir()
+    for name in ("old", "timeless"):
+        saved(home, place / name)
+    dated(place, "timeless", 5)
+    with pytest.raises(BackupDamaged, match="no time"):
+        opened(place / "timeless").manifest()
+    opened_before = rotation.opened
+
+    def refuse(path: Path) -> object:
+        if path.name == "lost+found":
+            raise PermissionError(13, "Permission denied")
+        return opened_before(path)
+
+    monkeypatch.setattr(rotation, "opened", refuse)
+    assert kept(saved(home, place / "new"), 1).deleted == (place / "old",)
+    assert names(place) == ["lost+found", "new", "timeless"]
 
 
 def test_a_backup_that_cannot_be_deleted_is_said(
@@ -96,5 +191,5 @@ def test_a_backup_that_cannot_be_deleted_is_said(
     delete = rotation._delete
     monkeypatch.setattr(rotation, "_delete", refuse)
     done = kept(newest, 1)
-    assert done.kept == (f"{place / 'one'} stays: Operation not permitted.",)
+    assert done.notes == (f"{place / 'one'} stays: Operation not permitted.",)
     assert names(place) == ["one", "three"]
