@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dataset.allowed_roots import shown_name
-from errors import Conflict, ModelNotFound, VisionLoopError
+from errors import ModelNotFound, VisionLoopError
 from jobs.failures import explained
-from models_store.decision_log import DecisionReason
+from models_store.current import keep_current
 from models_store.registry import Registry, published
 from models_store.subprocesses import ChildTimeout, run_module
 from models_store.versions import ModelVersion
@@ -71,34 +70,11 @@ def publish(trained: Trained, recipe: Recipe, job: JobHandle, registry: Registry
         }
         if decisions := (*recipe.decisions, *trained.decisions):
             source["decisions"] = list(decisions)
-        _hold(recipe.name, registry)
+        # It is not evaluated yet: the gate would come too late.
+        keep_current(recipe.name, registry, "training", "this training published a newer one")
         version = registry.publish(trained.folder, recipe.name, source)
     job.log(f"Published {version.id}.")
     return version
-
-
-def _hold(name: str, registry: Registry) -> None:
-    """Promote the newest version of a name if none of its versions is promoted.
-
-    Without a promoted version, requests for the name get the newest one. They would get the new
-    version as soon as it is published, before it is evaluated. A version that was refused, as one
-    that has forgotten a class, is held only if there is no other.
-    """
-    registry.refresh()
-    versions = [version for version in registry.list() if version.name == name]
-    if not versions or any(version.promoted for version in versions):
-        return
-    with contextlib.suppress(Conflict, ModelNotFound):  # promoted or deleted meanwhile
-        refused = {one.version for one in registry.decisions(name) if one.action == "refused"}
-        held = next((one for one in versions if one.version not in refused), versions[0])
-        reason = (
-            f"{held.id} was the version of {name!r} before this training published a newer one."
-        )
-        if held.version in refused:
-            reason += " It was refused before, but there is no other."
-        elif held is not versions[0]:
-            reason += " Newer ones were refused."
-        registry.promote(held.id, DecisionReason("training", (reason,)), expected_promoted="")
 
 
 def _class_counts(trained: Trained, recipe: Recipe, registry: Registry) -> dict[str, int]:

@@ -10,9 +10,11 @@ from pathlib import Path
 from disk_space import check_room
 from errors import NotFound
 from files import temporary_folder
+from models_store.current import keep_current
+from models_store.decision_log import by_user
 from models_store.names import split_tag
 from models_store.registry import Registry
-from models_store.store import MANIFEST, ModelStore
+from models_store.store import MANIFEST, ModelStore, content_hash
 from models_store.versions import ModelVersion
 from upkeep.backup import Stage, quiet
 from upkeep.manifest import MODELS, BackupDamaged, Entry, Manifest
@@ -43,7 +45,8 @@ def restore_model(
 ) -> RestoredModel:
     """Publish a model of a backup as a new version of its name, which is not promoted.
 
-    A server may run meanwhile. Nothing else changes.
+    A server may run meanwhile. Nothing else changes, and the name goes on to mean what it meant: if
+    no version of it was promoted, the newest one before this is.
 
     Args:
         registry: Gets the model.
@@ -75,7 +78,9 @@ def restore_model(
         (stored[0].path / MANIFEST).unlink()
         origin = {"id": f"{name}:{version}", **{k: facts.get(k) for k in ("created_at", "source")}}
         source = {"kind": "import", "file": path.name[:200], "origin": origin}
-        before = {one.id for one in registry.list()}
+        before = {one.id: one.content for one in registry.list() if one.name == name}
+        if content_hash(stored[0].path) not in before.values():
+            keep_current(name, registry, by_user().by, "one was restored from a backup")
         made = registry.publish(
             stored[0].path, name, source, facts.get("metrics"), unless_present=True
         )
@@ -99,7 +104,8 @@ def _chosen(backup: Backup, manifest: Manifest, model_id: str) -> tuple[str, str
 
 
 def _text(backup: Backup, entry: Entry) -> str:
-    assert entry.sha256 is not None
+    if entry.sha256 is None:  # a folder, which no backup of ours has there
+        return ""
     return b"".join(chunks(backup, entry.sha256, entry.size, entry.path)).decode("ascii", "replace")
 
 

@@ -21,6 +21,7 @@ from evaluation.promotion import PromotionRecipe
 from evaluation.recipe import EvaluationRecipe
 from evaluation.store import REPORT, EvaluationRow, EvaluationStore
 from evaluation.target import EvaluationTarget
+from models_store.current import keep_current
 from models_store.decision_log import DecisionReason
 from models_store.description import ONNX_FILE, WEIGHTS_FILE, record
 from models_store.maintenance import present
@@ -389,17 +390,21 @@ def test_a_training_request_says_whether_to_promote() -> None:
     assert older.promote == "never"
 
 
+def held_by_training(scene: Scene) -> None:
+    keep_current("signs", scene.registry, "training", "this training published a newer one")
+
+
 def test_a_training_does_not_take_the_name_of_a_model_that_was_never_promoted(
     scene: Scene,
 ) -> None:
     """A name means its newest version while none is promoted: the gate would come too late."""
-    publish._hold("signs", scene.registry)  # nothing is there yet
+    held_by_training(scene)  # nothing is there yet
     first, second = scene.publish(BEFORE), scene.publish(BEFORE)
-    publish._hold("signs", scene.registry)
+    held_by_training(scene)
     trained = scene.publish(WORSE)
     assert scene.registry.get("signs").id == second
     assert not scene.run(trained)
-    publish._hold("signs", scene.registry)
+    held_by_training(scene)
     [refused, held] = scene.registry.decisions("signs")
     assert (held.action, held.by, held.previous) == ("promoted", "training", None)
     assert "was the version of 'signs' before" in held.reasons[0]
@@ -423,7 +428,7 @@ def test_a_refused_version_is_not_promoted_by_the_next_training(
     for index in refused:
         why = DecisionReason("training", ("It has forgotten a class.",))
         scene.registry.refuse(versions[index], why)
-    publish._hold("signs", scene.registry)
+    held_by_training(scene)
     found = scene.registry.promoted("signs")
     assert found is not None
     assert found.id == versions[held]

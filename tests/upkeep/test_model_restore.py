@@ -67,6 +67,26 @@ def test_a_model_that_was_not_promoted_is_the_newest_of_its_name(
     assert (done.model.id, done.was, done.new) == (other.id, other.id, False)
 
 
+def test_a_name_without_a_promoted_version_goes_on_to_mean_its_newest(
+    home: Furnished, tmp_path: Path
+) -> None:
+    """Requests for it would get the restored one, unasked."""
+    old = home.publish()
+    backup(home.settings, tmp_path / "saved", store=home.models)
+    home.registry.delete(old)
+    current = home.publish()
+    restored = restore_model(home.registry, tmp_path / "saved", old).model
+    assert home.registry.get("signs").id == current
+    (decision,) = home.registry.decisions("signs")
+    assert decision.reasons == [
+        f"{current} was the version of 'signs' before one was restored from a backup."
+    ]
+    home.registry.delete(restored.id)
+    home.publish("other")
+    restore_model(home.registry, tmp_path / "saved", old)
+    assert home.registry.promoted("other") is None, "other names stay as they are"
+
+
 @pytest.mark.parametrize("model_id", ["nothing", "signs:1", "../signs", "signs/promoted", ""])
 def test_what_the_backup_lacks_is_refused_with_what_it_has(
     home: Furnished, saved: Path, model_id: str
