@@ -10,6 +10,8 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 
+from errors import VisionLoopError
+
 log = logging.getLogger("visionloop.inference")
 
 EXIT_CODE = 70  # EX_SOFTWARE
@@ -28,8 +30,12 @@ STICKY = (  # as `cudaGetErrorString` has them
 
 
 def is_sticky(error: BaseException) -> bool:
-    """Whether an error, or one that led to it, is a sticky error of CUDA."""
-    return any(text in str(one) for one in _chain(error) for text in STICKY)
+    """Whether an error, or one that led to it, is a sticky error of CUDA.
+
+    Our own errors are none, whatever they say: they quote what clients sent.
+    """
+    found = [str(one) for one in _chain(error) if not isinstance(one, VisionLoopError)]
+    return any(text in one for one in found for text in STICKY)
 
 
 def end_if_sticky(error: BaseException, end: Callable[[int], object] = os._exit) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from errors import InvalidModelFile, ModelNotFound
 from inference.gpu import faults
 from inference.gpu.faults import end_if_sticky, is_sticky
 from inference.prediction import InferenceItem
@@ -22,14 +23,10 @@ from tests.support.serving import ROOT
 ILLEGAL = "CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be ..."
 
 
-def caused(error: Exception) -> Exception:
-    try:
-        try:
-            raise error
-        except Exception as cause:
-            raise ValueError("the network failed") from cause
-    except ValueError as outer:
-        return outer
+def caused(error: Exception, outer: Exception | None = None) -> Exception:
+    outer = outer or ValueError("the network failed")
+    outer.__cause__ = error
+    return outer
 
 
 @pytest.mark.parametrize(
@@ -41,6 +38,8 @@ def caused(error: Exception) -> Exception:
         (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), False),
         (RuntimeError("CUDA error: invalid configuration argument"), False),
         (ValueError("the image is damaged"), False),
+        (ModelNotFound(f"No model '{ILLEGAL}'"), False),  # a client wrote it
+        (caused(RuntimeError(ILLEGAL), InvalidModelFile("The engine cannot be made.")), True),
     ],
 )
 def test_sticky_errors_are_told_from_others(error: Exception, expected: bool) -> None:
