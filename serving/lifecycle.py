@@ -144,9 +144,10 @@ def hold_file(settings: Settings) -> None:
     a message if another server holds it.
     """
     url = settings.sqlalchemy_url
-    if url.get_backend_name() != "sqlite":
+    place = str(url.database).removeprefix("file:")
+    if url.get_backend_name() != "sqlite" or not place.startswith("/"):  # :memory:
         return
-    file = Path(str(url.database)).resolve()
+    file = Path(place).resolve()
     # A file of this name is that of a home, as a rule, whose server has its lock.
     usual = file.name == settings.paths.database.name
     lock = file.with_name(SERVER_LOCK if usual else f".{file.name}{SERVER_LOCK}")
@@ -155,6 +156,11 @@ def hold_file(settings: Settings) -> None:
         "VISIONLOOP_HOME: stop the other server, or set VISIONLOOP_DATABASE_URL to another file. "
         "Several servers share a PostgreSQL, with the same VISIONLOOP_STORE_URL."
     )
+    if not file.parent.is_dir():  # the lock would make it, though its disk is just not mounted
+        sys.exit(
+            f"VISIONLOOP_DATABASE_URL cannot be used: there is no folder {file.parent}. Mount its "
+            "disk, or create it."
+        )
     try:
         _hold(lock, refused)
     except OSError as error:

@@ -23,6 +23,7 @@ from serving.lifecycle import (
     fill,
     hold,
     hold_database,
+    hold_file,
     make_private,
     prepare,
     usable_settings,
@@ -103,14 +104,23 @@ def test_one_server_uses_a_database_file(tmp_path: Path, usual: bool) -> None:
     with server("one", "" if usual else f"sqlite:///{file}") as first:
         assert first.stdout is not None
         assert first.stdout.readline() == "held\n"
-        with server("two", f"sqlite:///{tmp_path}/link.db") as second:
-            _, error = second.communicate()
-        assert second.returncode == 1
-        assert error.startswith(f"Another VisionLoop server is using the database {file}.")
-        assert "Several servers share a PostgreSQL" in error
+        for other in (f"{tmp_path}/link.db", f"file:{file}?uri=true"):
+            with server("two", f"sqlite:///{other}") as second:
+                _, error = second.communicate()
+            assert second.returncode == 1
+            assert error.startswith(f"Another VisionLoop server is using the database {file}.")
+            assert "Several servers share a PostgreSQL" in error
         first.communicate()
     with server("two", f"sqlite:///{file}") as third:  # the first has ended
         assert third.communicate()[0] == "held\n"
+
+
+def test_the_folder_of_a_database_file_is_not_made(tmp_path: Path) -> None:
+    """An empty database on a disk that is not mounted would look like a loss of everything."""
+    url = f"sqlite:///{tmp_path}/mnt/visionloop.db"
+    with pytest.raises(SystemExit, match=f"there is no folder {tmp_path}/mnt. Mount its disk"):
+        hold_file(Settings(home=tmp_path / "home", database_url=url))
+    assert not (tmp_path / "mnt").exists()
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
