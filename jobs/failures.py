@@ -139,8 +139,7 @@ def pause_left(outage_since: str | None, ended_at: str) -> float:
 
 def spoken(seconds: float) -> str:
     """A duration in words: `40 seconds`, `3 minutes`, `5 hours`."""
-    for size, word in ((3600, "hour"), (60, "minute")):
-        if seconds >= size:
-            count = round(seconds / size)
-            return f"{count} {word}{'s' * (count != 1)}"
-    return f"{round(seconds)} seconds"
+    units = ((3600, "hour"), (60, "minute"), (1, "second"))
+    size, word = next((unit for unit in units if seconds >= unit[0]), units[-1])
+    count = round(seconds / size)
+    return f"{count} {word}{'s' * (count != 1)}"
