@@ -28,9 +28,7 @@ from settings import Settings
 log = logging.getLogger("visionloop.inference")
 
 UNUSED = 10.0  # seconds for which a model that was loaded and not used yet is not evicted
-RELEASE = (
-    1.0  # seconds after a load or an eviction until free memory is released; others may follow
-)
+RELEASE = 1.0  # seconds from a load or an eviction, which others may follow, to the release
 DAMAGED = 100  # damaged models that are remembered
 
 Load = Callable[[Path, Settings], tuple[Engine, ModelDescription]]

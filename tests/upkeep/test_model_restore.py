@@ -25,7 +25,7 @@ def home(tmp_path: Path) -> Iterator[Furnished]:
 @pytest.fixture(params=["saved", "saved.zip"])
 def saved(home: Furnished, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     """A backup of two versions of `signs`, the older one promoted, and of `other`."""
-    promoted = home.publish(promote=True, note="the good one")
+    promoted = home.publish(promote=True, note="the good one", class_counts={"sign": 3})
     home.registry.set_metrics(promoted, {"mAP50": 0.5})
     home.publish()
     home.publish("other")
@@ -51,6 +51,7 @@ def test_a_deleted_model_comes_back_with_its_metrics(home: Furnished, saved: Pat
     assert (made.name, made.content, made.metrics) == ("signs", good.content, {"mAP50": 0.5})
     assert made.source["origin"]["id"] == good.id
     assert made.source["origin"]["source"]["note"] == "the good one"
+    assert made.source["class_counts"] == {"sign": 3}, "drift is measured against them"
     assert not made.promoted
     assert versions(home) == rest | {made.id: good.content}
     assert torn(home) == []
