@@ -217,7 +217,11 @@ class LoadedModels:
         self._release_soon()
 
     async def _rehearse(self, model: Model) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._loader, model.rehearse)
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._loader, model.rehearse)
+        except Exception as error:
+            end_if_sticky(error)
+            raise
 
     async def _load(self, tag: str) -> Model:
         loop = asyncio.get_running_loop()

@@ -17,6 +17,7 @@ from inference.gpu.faults import end_if_sticky, is_sticky
 from inference.prediction import InferenceItem
 from inference.runtime import loaded_models, stages
 from inference.runtime.loaded_models import LoadedModels
+from models_store.description import DESCRIPTION_FILE
 from settings import Settings
 from tests.support.serving import ROOT
 
@@ -70,6 +71,32 @@ def test_a_load_that_fails_so_ends_the_process(
         models = LoadedModels(lambda tag: tmp_path, Settings(device="cpu"), load)
         with pytest.raises(RuntimeError):
             await models.load("signs:1")
+        models.close()
+
+    asyncio.run(story())
+    assert [str(error) for error in seen] == [ILLEGAL]
+
+
+def test_a_model_that_fails_so_before_its_first_request_ends_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a version that is loaded because it was promoted: no request meets the lost GPU."""
+    seen: list[BaseException] = []
+    monkeypatch.setattr(loaded_models, "end_if_sticky", seen.append)
+    (tmp_path / DESCRIPTION_FILE).write_text("{}")
+
+    def run(*_: Any, **__: Any) -> Any:
+        raise RuntimeError(ILLEGAL)
+
+    engine: Any = SimpleNamespace(backend="PyTorch", letterbox="rect", run=run)
+    description: Any = SimpleNamespace(any_size=False, imgsz=32, channels=3)
+
+    async def story() -> None:
+        models = LoadedModels(
+            lambda tag: tmp_path, Settings(device="cpu"), lambda *_: (engine, description)
+        )
+        with pytest.raises(RuntimeError):
+            await models.warm("signs:1")
         models.close()
 
     asyncio.run(story())
