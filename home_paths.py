@@ -23,6 +23,14 @@ def unfinished_restore(home: Path) -> str | None:
     return None
 
 
+def database_lock(file: Path) -> Path:
+    """The lock file of the server that uses a SQLite file, which may lie outside its home."""
+    file = file.resolve()
+    # A file of this name is that of a home, as a rule, whose server has its lock.
+    usual = file == HomePaths(file.parent).database
+    return file.with_name(SERVER_LOCK if usual else f".{file.name}{SERVER_LOCK}")
+
+
 @dataclass(frozen=True)
 class HomePaths:
     """Paths of the files and folders in VISIONLOOP_HOME."""

@@ -27,7 +27,7 @@ from pydantic import ValidationError
 import process_log
 import tracing
 from errors import StoreRefused, VisionLoopError
-from home_paths import SERVER_LOCK, unfinished_restore
+from home_paths import SERVER_LOCK, database_lock, unfinished_restore
 from inference.device import check_engine, device
 from jobs.execution.gpus import check_gpus
 from models_store.store import bento_home
@@ -148,9 +148,6 @@ def hold_file(settings: Settings) -> None:
     if url.get_backend_name() != "sqlite" or not place.startswith("/"):  # :memory:
         return
     file = Path(place).resolve()
-    # A file of this name is that of a home, as a rule, whose server has its lock.
-    usual = file.name == settings.paths.database.name
-    lock = file.with_name(SERVER_LOCK if usual else f".{file.name}{SERVER_LOCK}")
     refused = (
         f"Another VisionLoop server is using the database {file}. A SQLite file belongs to one "
         "VISIONLOOP_HOME: stop the other server, or set VISIONLOOP_DATABASE_URL to another file. "
@@ -162,7 +159,7 @@ def hold_file(settings: Settings) -> None:
             "disk, or create it."
         )
     try:
-        _hold(lock, refused)
+        _hold(database_lock(file), refused)
     except OSError as error:
         sys.exit(f"VISIONLOOP_DATABASE_URL cannot be used: {error.strerror}: {file}")
 

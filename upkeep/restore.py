@@ -33,7 +33,14 @@ from files import (
     link_or_copy,
     temporary_folder,
 )
-from home_paths import IDENTITY, SERVER_LOCK, UNFINISHED_RESTORE, HomePaths, unfinished_restore
+from home_paths import (
+    IDENTITY,
+    SERVER_LOCK,
+    UNFINISHED_RESTORE,
+    HomePaths,
+    database_lock,
+    unfinished_restore,
+)
 from jobs.finalizer import JobFinalizer, published_in
 from jobs.states import LIVE
 from jobs.store import JobStore
@@ -114,6 +121,9 @@ def restore(
             stack.enter_context(no_server(folder, variable))
             for partial in folder.glob(f"{PARTIAL}*"):  # left by a restore that was killed
                 delete_if_abandoned(partial)
+        held = {folder.resolve() / SERVER_LOCK for folder in homes}
+        if database is not None and (lock := database_lock(database)) not in held:
+            stack.enter_context(no_server(database, "VISIONLOOP_DATABASE_URL", lock))
         if not force:
             _refuse_content(settings, store, database, _names_in(manifest))
         _check_room(manifest, homes)
@@ -211,17 +221,18 @@ def _check_outside(path: Path, homes: tuple[Path, ...]) -> None:
 
 
 @contextmanager
-def no_server(folder: Path, variable: str) -> Iterator[None]:
-    """The server's lock of a folder, so that none starts meanwhile."""
-    lock = FileLock(folder / SERVER_LOCK, thread_local=False)
+def no_server(place: Path, variable: str, file: Path | None = None) -> Iterator[None]:
+    """The server's lock of a folder, so that none starts meanwhile; `file`: that of a database."""
+    lock = FileLock(file or place / SERVER_LOCK, thread_local=False)
     try:
         lock.acquire(blocking=False)
     except Timeout:
         raise Conflict(
-            f"A VisionLoop server is using {folder}. Stop it, or set {variable} to another folder."
+            f"A VisionLoop server is using {place}. Stop it, or set {variable} to another "
+            f"{'file' if file else 'folder'}."
         ) from None
     except OSError as error:
-        raise Forbidden(f"{variable} cannot be used: {error.strerror}: {folder}") from error
+        raise Forbidden(f"{variable} cannot be used: {error.strerror}: {place}") from error
     try:
         yield
     finally:

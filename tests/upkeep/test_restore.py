@@ -19,7 +19,7 @@ from sqlalchemy import text
 from access.sessions import SessionStore, all_sessions
 from database import Database
 from errors import Conflict, ValidationFailed
-from home_paths import SERVER_LOCK, UNFINISHED_RESTORE
+from home_paths import SERVER_LOCK, UNFINISHED_RESTORE, database_lock
 from models_store.store import ModelStore
 from serving.lifecycle import refuse_unfinished_restore
 from settings import Settings
@@ -254,6 +254,24 @@ def test_a_database_in_another_place_goes_there(folder: Path, tmp_path: Path) ->
     assert not (tmp_path / "there/home/visionloop.db").exists()
     with closing(sqlite3.connect(tmp_path / "elsewhere/mine.db")) as connection:
         assert connection.execute("SELECT count(*) FROM models").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("name", ["mine.db", "visionloop.db"])
+def test_a_server_of_another_home_on_the_database_is_refused(
+    folder: Path, tmp_path: Path, name: str
+) -> None:
+    """The home is new, and the URL is still that of the server, which would lose its database."""
+    file = tmp_path / "live" / name
+    file.parent.mkdir()
+    file.write_text("live")
+    settings = Settings(home=tmp_path / "home", disk_reserve=0, database_url=f"sqlite:///{file}")
+    with (
+        FileLock(database_lock(file)),
+        pytest.raises(Conflict, match=rf"is using {file}. Stop it, or set VISIONLOOP_DATABASE_URL"),
+    ):
+        restore(settings, folder, force=True, store=ModelStore(tmp_path / "bento"))
+    assert file.read_text() == "live"
+    assert nothing_in(tmp_path / "home")
 
 
 def test_other_databases_are_told_what_to_do(
