@@ -29,7 +29,7 @@ from inference.images import Pixels, decode, read_header
 from inference.jpeg import is_complete
 from settings import get_settings
 
-FORMAT = 3
+FORMAT = 4
 MOST_CACHES = 64  # maximum number of datasets with a cache
 BIGGEST = 512 * 2**20  # maximum bytes of one image
 KEEP = 60.0  # seconds between two writes of the cache during a scan

@@ -34,6 +34,8 @@ def reads_the_same(data: bytes, suffix: str, header: Header, pixels: Pixels | No
         return False
     if pixels is None or not needs_pixels(suffix, header):
         return True
+    if header.format == "PNG" and data.find(b"IDAT") < data.rfind(b"eXIf"):
+        return False  # OpenCV finds an orientation there, Ultralytics' check of sizes does not
     buffer = np.frombuffer(data, np.uint8)
     if suffix.lower() in PAGED:  # detection reads the first page unchanged, classification does not
         read, pages = _pages(buffer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+import zlib
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -37,6 +38,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM", "JPEG2000
 
 ORIENTATION = 0x0112
 _SIDEWAYS = {5, 6, 7, 8}
+_TURNED = range(2, 9)
+_USUAL = (b"\x01\x12\0\x03\0\0\0\x01", b"\x12\x01\x03\0\x01\0\0\0")  # one number of 16 bits
 _JPEGS = ("JPEG", "MPO")  # MPO: several JPEGs in one file; the first is used
 # The flags named COLOR stand for BGR and exclude RGB; those named GRAYSCALE are the scale alone.
 _REDUCED = {
@@ -126,14 +129,13 @@ def read_header(data: bytes, max_pixels: int) -> Header:
     with _refusing():
         image, seconds = _open_checked(data, max_pixels)
         width, height = image.size
-        # PngImageFile.getexif would decode the image to find EXIF data stored after the pixels
-        exif = Image.Image.getexif(image) if image.format == "PNG" else image.getexif()
-        # for a TIFF, Pillow has already swapped width and height
-        orientation = 1 if image.format == "TIFF" else exif.get(ORIENTATION, 1)
+        orientation = _orientation(image, data)
         plain = image.format == "JPEG" or (
-            image.format == "PNG" and b"eXIf" not in data and data[24:25] == b"\x08"  # bit depth
+            image.format == "PNG" and data[24:25] == b"\x08"  # bit depth
         )
-        ordinary = plain and image.mode in ("RGB", "RGBA", "L")
+        ordinary = (
+            plain and image.mode in ("RGB", "RGBA", "L") and _turned_by_all(image, data, orientation)
+        )
         if orientation in _SIDEWAYS:
             width, height = height, width
         return Header(width, height, str(image.format), ordinary, seconds, orientation)
@@ -175,8 +177,8 @@ def decode_at_least(data: bytes, max_pixels: int, at_least: AtLeast | None) -> D
             pixels = _by_opencv(data)
         else:
             image.decodermaxblock = _BLOCK  # type: ignore[attr-defined]
-            ImageOps.exif_transpose(image, in_place=True)
-            pixels = _to_rgb(image)
+            orientation = _orientation(image, data)
+            pixels = turned(_to_rgb(image), orientation)
         return DecodedImage.full(pixels)
 
 
@@ -235,12 +237,10 @@ def shown_alike(data: bytes, max_pixels: int) -> bool:
     """
     with _refusing():
         image, _ = _open_checked(data, max_pixels)
+        if not _turned_by_all(image, data, _orientation(image, data)):
+            return False
         if image.format in _JPEGS:
-            told = Image.Exif()
-            told.load(image.info.get("exif", b""))
-            # Pillow also finds an orientation in XMP, which browsers pass over
-            turned_alike = told.get(ORIENTATION, 1) == image.getexif().get(ORIENTATION, 1)
-            return image.mode in ("RGB", "L") and turned_alike
+            return image.mode in ("RGB", "L")
         deep = image.format == "PNG" and data[24] > 8  # bits of a value, which Pillow does not tell
         return (
             image.format in ("PNG", "WEBP")
@@ -248,9 +248,43 @@ def shown_alike(data: bytes, max_pixels: int) -> bool:
             and image.mode in ("RGB", "L", "P", "1")
             and "transparency" not in image.info
             and not getattr(image, "is_animated", False)
-            and b"eXIf" not in data
-            and Image.Image.getexif(image).get(ORIENTATION, 1) == 1
         )
+
+
+def _orientation(image: Image.Image, data: bytes) -> int:
+    """The orientation by which an opened image is turned, 1 to 8; another number means 1.
+
+    Header and pixels must agree on it, whatever of the file has been read by then.
+    """
+    if image.format == "TIFF":  # Pillow turns it, and has swapped width and height already
+        return 1
+    if image.format != "PNG":
+        return image.getexif().get(ORIENTATION, 1)
+    if "exif" not in image.info and (behind := _exif_behind(data)):
+        image.info["exif"] = behind
+    # PngImageFile.getexif would decode the image, to find what is stored behind the pixels
+    return Image.Image.getexif(image).get(ORIENTATION, 1)
+
+
+def _exif_behind(data: bytes) -> bytes | None:
+    """The EXIF data of a PNG that stands behind its pixels, where ImageMagick writes it."""
+    at = data.rfind(b"eXIf")
+    if at < 0:
+        return None
+    end = at + 4 + int.from_bytes(data[at - 4 : at])
+    is_part = zlib.crc32(data[at:end]).to_bytes(4) == data[end : end + 4]
+    return data[at + 4 : end] if is_part else None
+
+
+def _turned_by_all(image: Image.Image, data: bytes, orientation: int) -> bool:
+    """Whether browsers and OpenCV turn an image as `_orientation` says.
+
+    Pillow finds an orientation in more places than they do: in XMP, and in EXIF in a text of a PNG.
+    """
+    if image.format in _JPEGS:
+        exif = image.info.get("exif", b"")
+        return orientation not in _TURNED or any(entry in exif for entry in _USUAL)
+    return orientation not in _TURNED and b"eXIf" not in data
 
 
 class _refusing:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -16,6 +17,7 @@ from ultralytics.utils.patches import imread, imread_unicode
 
 from inference.images import decode
 from tests.support.data_sets import Shapes, checked, kinds
+from tests.support.odd_images import turned_oddly
 from tests.support.seeds import rng
 
 SIDE = 48
@@ -24,6 +26,8 @@ COARSE = RANDOM.integers(30, 220, (5, 5, 3)).astype(np.uint8)
 RGB = cv2.resize(COARSE, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
 GREY = RGB[..., 0]
 ALPHA = np.dstack([RGB, np.full((SIDE, SIDE), 90, np.uint8)])
+
+ODD = turned_oddly()
 
 
 def pillow(array: np.ndarray, form: str, **options: object) -> bytes:
@@ -94,6 +98,7 @@ FILES: dict[str, tuple[str, Callable[[], bytes]]] = {
     "float tiff called jpg": (".jpg", lambda: pillow(GREY.astype(np.float32) / 255, "TIFF")),
     "pages": (".tif", pages),
 }  # fmt: skip
+FILES |= {name: (name[name.index(".") :], partial(bytes, data)) for name, data in ODD.items()}
 
 
 @pytest.mark.parametrize("what", FILES)
