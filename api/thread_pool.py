@@ -103,10 +103,14 @@ slow_reads = BoundedThreadPool(for_one=FOR_ONE)
 thumbnails = BoundedThreadPool(threads=2, limit=512, for_one=256)
 """For thumbnails: a page of a dataset asks for a hundred of them at once."""
 
+whole_images = BoundedThreadPool(limit=64, for_one=FOR_ONE)
+"""For images that browsers are shown: each is read whole, so few at a time, and not behind a
+page's thumbnails."""
+
 
 def divide(processes: int) -> None:
     """Divide the pools for datasets among the gateway processes; before the first request."""
-    for pool in (slow_work, slow_reads, thumbnails):
+    for pool in (slow_work, slow_reads, thumbnails, whole_images):
         pool.divide(processes)
 
 

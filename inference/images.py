@@ -134,7 +134,9 @@ def read_header(data: bytes, max_pixels: int) -> Header:
             image.format == "PNG" and data[24:25] == b"\x08"  # bit depth
         )
         ordinary = (
-            plain and image.mode in ("RGB", "RGBA", "L") and _turned_by_all(image, data, orientation)
+            plain
+            and image.mode in ("RGB", "RGBA", "L")
+            and _turned_by_all(image, data, orientation)
         )
         if orientation in _SIDEWAYS:
             width, height = height, width

@@ -19,7 +19,7 @@ from api.groups import ANNOTATE
 from api.middleware.auth import require_annotate, require_use
 from api.middleware.request_state import address_of
 from api.schemas import errors
-from api.thread_pool import slow_reads, thumbnails
+from api.thread_pool import slow_reads, whole_images
 from errors import without_server_paths
 
 router = APIRouter(prefix="/api", tags=[ANNOTATE], dependencies=[Depends(require_use)])
@@ -135,12 +135,12 @@ async def picture(
     """
     reader = ImageReader(gateway.datasets, gateway.annotated)
     path = await read_image(reader, dataset_id, partial(reader.file, dataset_id, content))
-    kept = gateway.thumbnails
-    if shown == "browser" and not await asyncio.to_thread(kept.shown_alike, path):
-        found = await asyncio.to_thread(kept.find, content, None)
-        if found is None:
-            found = await thumbnails.run(partial(kept.make, content, path, None))
-        return Response(found, media_type="image/png", headers=UNCHANGING)
+    if shown == "browser":
+        make = partial(gateway.thumbnails.for_browsers, content, path)
+        found = await whole_images.run(make)
+        if isinstance(found, bytes):
+            return Response(found, media_type="image/png", headers=UNCHANGING)
+        path = found
     kind = await asyncio.to_thread(content_type_of, path)
     return FileResponse(path, media_type=kind, headers=UNCHANGING)
 

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import catalogue from "../src/said/zh.json" with { type: "json" };
 import { translate } from "../src/said/zh.ts";
 
 test("a sentence is known by its words, whatever its values", () => {
@@ -28,10 +29,35 @@ test("an unknown sentence is said in the server's words, after what its code say
   assert.equal(translate(""), "");
 });
 
+test("notes on a training are translated", () => {
+  assert.equal(translate("No yolo11n weights here: they will be fetched, else the training fails."), "此处没有 yolo11n 的权重：将会下载；无法下载时训练失败。");
+  assert.equal(translate("Trains on one GPU instead of 2 (VISIONLOOP_TRAIN_GPUS): batch 3 is not a multiple of 2."), "在一个 GPU 上训练，而不是 2 个（VISIONLOOP_TRAIN_GPUS）：batch 3 is not a multiple of 2。");
+});
+
+test("names stay as they are, whatever they say", () => {
+  assert.equal(translate("No dataset 'The service was stopped.'. Known: Moving objects."), "没有数据集“The service was stopped.”。已有：Moving objects。");
+});
+
+test("a value with a dot is not cut", () => {
+  assert.equal(translate("Send one 'image_url'; got street.jpg."), "只能发送一个 image_url；收到 street.jpg。");
+});
+
+test("each sentence is translated with all of its values, in their places", () => {
+  const named = ["7", "b/c2.jpg", "vehicles-1.0.3", "it's (2)", "person: car", "x, y", "6.5"];
+  for (const [english, chinese] of Object.entries(catalogue.sentences)) {
+    let at = 0;
+    const sentence = english.replace(/\{\}$/, "").replace(/\{\}/g, () => named[at++]!);
+    const wanted = chinese.replace(/\{(\d+)\}/g, (_, number) => (Number(number) < at ? named[Number(number)]! : ""));
+    assert.equal(translate(sentence), wanted);
+  }
+});
+
 test("long and hostile texts are answered at once", () => {
   const began = performance.now();
   translate("'".repeat(3900));
   translate("No dataset '".repeat(300));
   translate("a ".repeat(1900) + ". ".repeat(50));
+  translate("A rollback needs a model's name without a version; got " + ". To choose a version, promote it: POST /models/".repeat(70) + "~");
+  translate("No kept image " + " of ".repeat(900) + ". GET /models/~");
   assert.ok(performance.now() - began < 2000);
 });

@@ -28,8 +28,7 @@ BIGGEST = 512 * 2**20  # bytes of an image file
 class Thumbnails:
     """Makes thumbnails and keeps them; safe to share between threads and processes.
 
-    A thumbnail is named by its image's content, so it is never outdated. The size None stands for
-    the whole image as a PNG file.
+    A file is named by its image's content, so it is never outdated.
     """
 
     def __init__(self, settings: Settings, most_bytes: int = MOST_BYTES) -> None:
@@ -38,45 +37,62 @@ class Thumbnails:
         self._most_bytes = most_bytes
         self._written = MEASURED_AFTER  # so that the first write measures
 
-    def shown_alike(self, image: Path) -> bool:
-        """Whether browsers show an image file as training reads it, so that it needs no PNG.
-
-        Raises:
-            InvalidImage: The file is not an image.
-            PayloadTooLarge: It has more pixels than allowed.
-        """
-        return shown_alike(_read(image), self._max_pixels)
-
-    def find(self, content: str, size: int | None) -> bytes | None:
+    def find(self, content: str, size: int) -> bytes | None:
         """The thumbnail of an image, if it is in the cache.
 
         Args:
             content: SHA-256 of the image's file.
-            size: One of SIZES, or None.
+            size: One of SIZES.
         """
         try:
-            return self._file(content, size).read_bytes()
+            return self._thumbnail(content, size).read_bytes()
         except FileNotFoundError:
             return None
 
-    def make(self, content: str, image: Path, size: int | None) -> bytes:
+    def make(self, content: str, image: Path, size: int) -> bytes:
         """Make the thumbnail of an image file and keep it. It is never larger than the image.
 
         Raises:
             InvalidImage: The file cannot be decoded.
             PayloadTooLarge: It has more pixels than allowed.
         """
-        if size is None:
-            thumbnail = as_png(image, self._max_pixels)
-        else:
-            thumbnail = encoded(image, size, self._max_pixels)
-        with contextlib.suppress(OSError):  # a full disk must not keep images from being seen
-            atomic_write(self._file(content, size), thumbnail)
-            self._written += len(thumbnail)
-            if self._written >= MEASURED_AFTER:
-                self._written = 0
-                self.shrink()
+        thumbnail = encoded(image, size, self._max_pixels)
+        self._keep(self._thumbnail(content, size), thumbnail)
         return thumbnail
+
+    def for_browsers(self, content: str, image: Path) -> Path | bytes:
+        """A whole image as browsers show it: its own file, or a PNG of what training reads.
+
+        It is a file, since a PNG may have hundreds of MiB and be sent slowly.
+
+        Returns:
+            The file; the bytes of a PNG that the disk has no room for.
+
+        Raises:
+            InvalidImage: The file cannot be decoded.
+            PayloadTooLarge: It has more pixels than allowed.
+        """
+        kept = self._folder_of(content) / f"{content}.png"
+        with contextlib.suppress(OSError):
+            os.utime(kept)  # it is not among the oldest files while it is being sent
+            return kept
+        data = _read(image)
+        if shown_alike(data, self._max_pixels):
+            return image
+        made = _written(decode(data, self._max_pixels), ".png", [])
+        return kept if self._keep(kept, made) else made
+
+    def _keep(self, path: Path, data: bytes) -> bool:
+        """Write a file of the cache. A full disk must not keep images from being seen."""
+        try:
+            atomic_write(path, data)
+        except OSError:
+            return False
+        self._written += len(data)
+        if self._written >= MEASURED_AFTER:
+            self._written = 0
+            self.shrink()
+        return True
 
     def shrink(self) -> int:
         """Delete the oldest files if the cache is larger than allowed. Returns their number."""
@@ -94,9 +110,11 @@ class Thumbnails:
             size -= bytes_of
         return deleted
 
-    def _file(self, content: str, size: int | None) -> Path:
-        name = f"{content}.png" if size is None else f"{content}-{size}.jpg"
-        return self.folder / content[:2] / name
+    def _thumbnail(self, content: str, size: int) -> Path:
+        return self._folder_of(content) / f"{content}-{size}.jpg"
+
+    def _folder_of(self, content: str) -> Path:
+        return self.folder / content[:2]
 
 
 def encoded(image: Path, size: int, max_pixels: int) -> bytes:
@@ -115,15 +133,6 @@ def encoded(image: Path, size: int, max_pixels: int) -> bytes:
     if (pixels.shape[1], pixels.shape[0]) != target:
         pixels = cv2.resize(pixels, target, interpolation=cv2.INTER_AREA).astype(np.uint8)
     return _written(pixels, ".jpg", [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
-
-
-def as_png(image: Path, max_pixels: int) -> bytes:
-    """The pixels of an image file that training reads, as a PNG.
-
-    Raises:
-        InvalidImage, PayloadTooLarge: As `inference.images.decode`.
-    """
-    return _written(decode(_read(image), max_pixels), ".png", [])
 
 
 def _read(image: Path) -> bytes:

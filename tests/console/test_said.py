@@ -46,7 +46,10 @@ ENGLISH = frozenset(
 FEWEST = 10  # letters of a sentence's own: with fewer it only joins others, which are translated
 
 # Modules whose sentences are no errors: decisions, reasons, and how workers end.
-REASONS = ("evaluation/gate.py", "annotation/priority.py", "jobs/processes.py")
+REASONS = (
+    "evaluation/gate.py", "annotation/priority.py", "jobs/processes.py",
+    "training/planning/gpus.py",
+)  # fmt: skip
 
 
 def modules(areas: tuple[str, ...]) -> Iterator[Path]:
@@ -122,6 +125,25 @@ def test_reasons_are_known_in_chinese(module: str) -> None:
             if found.endswith((".", ")")) and " " in found:
                 longest = max(found.split("{}"), key=len)
                 assert longest in known, found
+
+
+@pytest.mark.parametrize("module", ["base_models.py", "plan.py"])
+def test_notes_on_a_training_are_known_in_chinese(module: str) -> None:
+    """The texts that are given as `sentence`, and those of tuples of notes."""
+    found = set()
+    source = (ROOT / "training" / "planning" / module).read_text(encoding="utf-8")
+    for node in ast.walk(ast.parse(source)):
+        parts: list[ast.expr] = []
+        match node:
+            case ast.Assign(targets=[ast.Name(id="sentence")], value=value):
+                parts = [value]
+            case ast.keyword(arg="sentence", value=value):
+                parts = [value]
+            case ast.Tuple(elts=values):
+                parts = values
+        found |= {text for part in parts if (text := template(part)) and text.endswith(".")}
+    assert found
+    assert not sorted(found - SENTENCES.keys())
 
 
 def test_a_translation_has_the_values_of_its_sentence() -> None:

@@ -9,12 +9,15 @@ import catalogue from "./zh.json" with { type: "json" };
 
 const LONGEST = 4000; // characters of a sentence that is looked up
 const MOST = 500; // translations that are kept
+const TRIES = 300; // look-ups for one text: sentences in sentences multiply, and names in them are other people's
 const END = /[.!?] [A-Z'{]/; // of a sentence, with another one behind it
 
 interface Known {
-  pattern: RegExp;
-  /** The longest part without a value. */
-  part: string;
+  /** What is the same each time: before, between and behind the values. */
+  parts: string[];
+  longest: string;
+  /** Else it is a part of a sentence, such as "{} objects". */
+  isWhole: boolean;
   chinese: string;
 }
 
@@ -23,12 +26,12 @@ const literal = (english: string) => english.replaceAll("{}", "").length;
 
 const sentences: Known[] = Object.entries(catalogue.sentences)
   .sort(([a], [b]) => literal(b) - literal(a)) // the more exact one first
-  .map(([english, chinese]) => ({
-    pattern: new RegExp(`^${english.replace(/[$()*+.?[\\\]^{|}]/g, "\\$&").replaceAll("\\{\\}", "([^]*?)")}$`),
-    part: english.split("{}").reduce(longer),
-    chinese,
-  }));
+  .map(([english, chinese]) => {
+    const parts = english.split("{}");
+    return { parts, longest: parts.reduce(longer), isWhole: /([.!?:)]|\{\})$/.test(english), chinese };
+  });
 const kept = new Map<string, string>();
+let triesLeft = 0;
 
 /** A sentence, or several, in Chinese; what is not known stays as it is, after what the code says. */
 export function translate(sentence: string, code = ""): string {
@@ -36,6 +39,7 @@ export function translate(sentence: string, code = ""): string {
   const key = `${code} ${sentence}`;
   const before = kept.get(key);
   if (before !== undefined) return before;
+  triesLeft = TRIES;
   const lines = sentence.split("\n").map((line) => one(line) ?? named(line));
   const title = (catalogue.codes as Record<string, string>)[code];
   const isKnown = lines.some((line) => line !== null);
@@ -51,11 +55,43 @@ function one(text: string): string | null {
 }
 
 function known(sentence: string, loosely = false): string | null {
-  for (const { pattern, part, chinese } of sentences) {
-    const values = sentence.includes(part) && pattern.exec(sentence);
-    if (values && (loosely || !values.slice(1).some((value) => END.test(value)))) return chinese.replace(/\{(\d+)\}/g, (_, at: string) => value(values[Number(at) + 1]!));
+  if (triesLeft <= 0) return null;
+  triesLeft -= 1;
+  for (const { parts, longest, isWhole, chinese } of sentences) {
+    const values = sentence.includes(longest) && valuesOf(sentence, parts);
+    if (!values || !(isWhole || values.every((one) => /^\d/.test(one)))) continue;
+    if (!loosely && values.some((one) => END.test(one))) continue;
+    return chinese.replace(/\{(\d+)\}/g, (_, number: string) => {
+      const found = values[Number(number)]!;
+      return parts[Number(number)]!.endsWith("'") ? found : value(found); // a name in quotes stays as it is
+    });
   }
   return null;
+}
+
+/** The shortest values that stand between the parts, from left to right. Its time is linear, as that of a regular expression is not. */
+function valuesOf(sentence: string, parts: string[]): string[] | null {
+  const last = parts.at(-1)!;
+  const end = sentence.length - last.length;
+  if (parts.length === 1) return sentence === last ? [] : null;
+  if (!sentence.startsWith(parts[0]!) || !sentence.endsWith(last)) return null;
+  const values: string[] = [];
+  let from = parts[0]!.length;
+  for (const part of parts.slice(1, -1)) {
+    const isEnd = values.length === parts.length - 3 && !last && /[.!?]$/.test(part);
+    const at = isEnd ? endOf(sentence, part, from) : sentence.indexOf(part, from);
+    if (at < 0) return null;
+    values.push(sentence.slice(from, at));
+    from = at + part.length;
+  }
+  return from <= end ? [...values, sentence.slice(from, end)] : null;
+}
+
+/** Where a sentence ends in these words, with nothing or another sentence behind it. */
+function endOf(text: string, words: string, from: number): number {
+  const at = text.indexOf(`${words} `, from);
+  const last = text.length - words.length;
+  return at < 0 && last >= from && text.endsWith(words) ? last : at;
 }
 
 /** A value may be a sentence itself, such as a reason or a remedy. */

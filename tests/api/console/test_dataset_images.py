@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from api.thread_pool import whole_images
 from inference.images import decode
 from models_store.description import Task
 from tests.support.correction_app import coco, correct, drawn, street, upload
@@ -210,7 +211,7 @@ def test_images_are_listed_by_the_person_who_annotated_them(service: Service, fr
 
 
 def test_an_image_that_browsers_cannot_show_is_sent_as_png_and_as_the_file_it_is(
-    service: Service,
+    service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     odd = odd_images()
     names = {"train/a.tif": "deep.tif", "train/b.jpeg": "plain.jpg", "val/c.tiff": "pages.tif"}
@@ -228,3 +229,6 @@ def test_an_image_that_browsers_cannot_show_is_sent_as_png_and_as_the_file_it_is
         assert np.array_equal(decode(shown.content, 10**6), decode(data, 10**6))
         assert bytes_of(service, f"{path}?as=browser").content == shown.content
     assert bytes_of(service, f"{path}?as=tiff").status_code == 400
+    monkeypatch.setattr(whole_images, "limit", 0)  # as many wait as may
+    assert bytes_of(service, f"{path}?as=browser").status_code == 503
+    assert bytes_of(service, path).status_code == 200

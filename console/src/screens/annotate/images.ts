@@ -1,5 +1,5 @@
 /** Images ready to be shown: the next one is decoded before it is asked for. */
-import { failure } from "../../api";
+import { failure, Unreachable } from "../../api";
 
 const MOST = 6;
 const ready = new Map<string, Promise<HTMLImageElement>>();
@@ -22,7 +22,7 @@ async function load(url: string): Promise<HTMLImageElement> {
   image.draggable = false;
   image.src = url;
   await image.decode().catch(async (error: unknown) => {
-    const refused = await fetch(url); // an image element does not tell why
+    const refused = await fetch(url).catch((lost: unknown) => Promise.reject(new Unreachable(String(lost)))); // an image element does not tell why
     throw refused.ok ? error : failure(refused.status, await refused.json().catch(() => null));
   });
   return image;

@@ -6,6 +6,7 @@ export const text = defineText({
   en: {
     title: "Annotate",
     back: "Back to the dataset",
+    file: "Download the image's own file",
     panel: "Tools and objects",
     closePanel: "Close tools and objects",
     stage: (name: string) => `Image ${name}`,
@@ -211,6 +212,7 @@ export const text = defineText({
   zh: {
     title: "标注",
     back: "返回数据集",
+    file: "下载图像的原始文件",
     panel: "工具与目标",
     closePanel: "关闭工具与目标",
     stage: (name: string) => `图像 ${name}`,

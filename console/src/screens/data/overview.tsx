@@ -4,6 +4,7 @@ import { answer, api, type Schemas } from "../../api";
 import { ErrorBox, Loading } from "../../components/Feedback";
 import { useLoad } from "../../load";
 import { link, route } from "../../router";
+import { said } from "../../said";
 import { bytes, number } from "../../text";
 import type { Dataset } from "./dataset";
 import { Bars, HistogramBars, type Bin } from "./bars";
@@ -50,7 +51,7 @@ export default function Overview({ dataset }: { dataset: Dataset }) {
           </dl>
           {dataset.notes.map((note) => (
             <p key={note} class="muted">
-              {note}
+              {said(note)}
             </p>
           ))}
         </section>

@@ -193,7 +193,7 @@ function Notes({ job }: { job: Job }) {
     <Notice>
       <ul class="plain">
         {notes.map((note) => (
-          <li key={note}>{note}</li>
+          <li key={note}>{said(note)}</li>
         ))}
       </ul>
     </Notice>
