@@ -12,7 +12,9 @@ from models_store.description import Task
 from training.planning.options import REPLAY_RATIO
 
 MOST_REPLAY = 0.75  # largest share of old images that is chosen for a classifier
-MOST_REPLAY_OF_DETECTORS = 0.4  # with more, they learned new classes less well
+# With more old images, detectors learned new classes less well: a limit, and the part of the share
+# at which all classes are equally frequent.
+MOST_REPLAY_OF_DETECTORS, REPLAY_PART_OF_DETECTORS = 0.4, 0.7
 FEW_OLD = 5  # old images per old class below which a classifier's features are held
 
 
@@ -54,9 +56,9 @@ def choose_settings(
 ) -> OwnSettings:
     """Choose the share of old images, and whether the features are held.
 
-    For a model that gets new classes the share is that of the old classes, so that the images of
-    all classes are equally frequent, up to a limit. No old image is used more often than a new
-    one. If a classifier keeps only a few old images, replaying them again and again would cost
+    For a classifier that gets new classes the share is that of the old classes, so that the images
+    of all classes are equally frequent, up to a limit. Other models take seven tenths of it. No old
+    image is used more often than a new one. If a classifier keeps only a few old images, replaying them again and again would cost
     most of what it knows about the others.
 
     Args:
@@ -85,14 +87,17 @@ def choose_settings(
         )
     balanced = numbers.old_classes / classes
     once = numbers.kept / (numbers.kept + numbers.new)
-    most = MOST_REPLAY if task == "classify" else MOST_REPLAY_OF_DETECTORS
-    chosen = round(max(ratio, min(balanced, once, most)), 2)
-    equal = task == "classify" and ratio <= balanced <= min(once, most)
+    if task == "classify":
+        wanted = min(balanced, MOST_REPLAY)
+    else:
+        wanted = min(balanced * REPLAY_PART_OF_DETECTORS, MOST_REPLAY_OF_DETECTORS)
+    chosen = round(max(ratio, min(wanted, once)), 2)
+    equal = task == "classify" and ratio <= balanced <= min(once, MOST_REPLAY)
     sentences = []
     if chosen != ratio:
         reason = (
             f"{numbers.old_classes} of {classes} classes are old"
-            if balanced <= once
+            if wanted <= once
             else f"{numbers.kept} old images are kept for {numbers.new} new ones"
         )
         sentences.append(

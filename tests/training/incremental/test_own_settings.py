@@ -19,7 +19,8 @@ from training.incremental.own_settings import ImageNumbers, choose_settings
         ("classify", (200, 0, 15, 5), 0.2, 0.0),  # no old image
         ("detect", (100, 128, 2, 1), 0.2, 0.4),  # no more than this
         ("detect", (250, 100, 2, 2), 0.2, 0.29),
-        ("detect", (250, 750, 1, 3), 0.2, 0.25),
+        ("detect", (270, 270, 2, 2), 0.2, 0.35),  # seven tenths of equal frequency
+        ("detect", (250, 750, 1, 3), 0.2, 0.2),
         ("segment", (250, 5, 15, 5), 0.2, 0.2),
         ("pose", (250, 750, 1, 1), 0.4, 0.4),
     ],
