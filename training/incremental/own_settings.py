@@ -58,8 +58,8 @@ def choose_settings(
 
     For a classifier that gets new classes the share is that of the old classes, so that the images
     of all classes are equally frequent, up to a limit. Other models take seven tenths of it. No old
-    image is used more often than a new one. If a classifier keeps only a few old images, replaying them again and again would cost
-    most of what it knows about the others.
+    image is used more often than a new one. If a classifier keeps only a few old images, replaying
+    them again and again would cost most of what it knows about the others.
 
     Args:
         task: The task.
