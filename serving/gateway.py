@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from access.control import AccessControl
-from allocator import release_free_memory
 from annotation.browse.browser import DatasetBrowser
 from annotation.datasets import AnnotatedDatasets
 from annotation.drafts.store import DraftStore
@@ -28,6 +27,7 @@ from errors import (
 )
 from evaluation.store import EvaluationStore
 from inference.prediction import InferenceItem, ItemResult
+from inference.runtime.allocator import release_free_memory
 from jobs.store import JobStore
 from models_store import preload
 from models_store.decision_log import COMMAND, DecisionReason

@@ -16,7 +16,6 @@ PACKAGES = frozenset(
 )
 BELOW_ALL = {  # module → what else of ours it may import
     "access_log": {"errors", "process_log"},
-    "allocator": set(),
     "cores": set(),
     "disk_space": {"errors", "settings"},
     "errors": {"request_id"},

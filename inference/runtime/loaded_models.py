@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from allocator import release_free_memory
 from errors import ModelDamaged, ModelNotFound
 from inference.cpu.engine_choice import choice_state
 from inference.device import device
 from inference.engine import Engine
 from inference.engine_files import is_outdated, signature
 from inference.gpu.faults import end_if_sticky
+from inference.runtime.allocator import release_free_memory
 from models_store.description import DESCRIPTION_FILE, ModelDescription
 from settings import Settings
 

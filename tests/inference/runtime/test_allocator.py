@@ -8,7 +8,7 @@ import numpy as np
 import psutil
 import pytest
 
-import allocator
+from inference.runtime import allocator
 
 MIB = 2**20
 
