@@ -25,11 +25,11 @@ from dataset.image_files import CONVERTED
 from dataset.trainer_pixels import needs_pixels, reads_the_same
 from errors import VisionLoopError
 from files import atomic_write
-from inference.images import Pixels, decode, read_header
+from inference.images import DECODING, Pixels, decode, read_header
 from inference.jpeg import is_complete
 from settings import get_settings
 
-FORMAT = 4
+FORMAT = f"4.{DECODING}"
 MOST_CACHES = 64  # maximum number of datasets with a cache
 BIGGEST = 512 * 2**20  # maximum bytes of one image
 KEEP = 60.0  # seconds between two writes of the cache during a scan

@@ -36,6 +36,12 @@ Pixels = NDArray[np.uint8]
 # Raster formats only: EPS would start Ghostscript; PDF and MPEG are not image formats.
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM", "JPEG2000")
 
+DECODING = 2
+"""Number of the rules by which files become pixels: it is raised when some file becomes others.
+
+Caches on disk and in browsers name it, so that no image of older rules is shown under labels.
+"""
+
 ORIENTATION = 0x0112
 _SIDEWAYS = {5, 6, 7, 8}
 _TURNED = range(2, 9)

@@ -13,7 +13,15 @@ from starlette.responses import FileResponse
 from annotation.drafts.image_state import ImageReader
 from annotation.queue.review_queue import QueuePage
 from api.console.image_annotations import read_image
-from api.console.image_files import NOSNIFF, UNCHANGING, content_type, content_type_of
+from api.console.image_files import (
+    NOSNIFF,
+    UNCHANGING,
+    DecodingRules,
+    content_type,
+    content_type_of,
+    has_it,
+    headers_of_decoded,
+)
 from api.dependencies import GatewayDep
 from api.groups import ANNOTATE
 from api.middleware.auth import require_annotate, require_use
@@ -117,6 +125,7 @@ async def queue(
     responses=errors(400, 404, 413, 429, 503) | IMAGE,
 )
 async def picture(
+    request: Request,
     dataset_id: str,
     content: str,
     gateway: GatewayDep,
@@ -126,6 +135,7 @@ async def picture(
         description="file: the file as it is; browser: a PNG of the pixels that training reads, "
         "unless browsers show the file just so",
     ),
+    decoding: DecodingRules = None,
 ) -> Response:
     """An image of a dataset, by its content.
 
@@ -135,14 +145,19 @@ async def picture(
     """
     reader = ImageReader(gateway.datasets, gateway.annotated)
     path = await read_image(reader, dataset_id, partial(reader.file, dataset_id, content))
+    headers = {**UNCHANGING, "ETag": f'"{content}"'}
+    if shown == "browser":
+        headers = headers_of_decoded(content, shown, decoding)
+    if has_it(request, headers):
+        return Response(status_code=304, headers=headers)
     if shown == "browser":
         make = partial(gateway.thumbnails.for_browsers, content, path)
         found = await whole_images.run(make)
         if isinstance(found, bytes):
-            return Response(found, media_type="image/png", headers=UNCHANGING)
+            return Response(found, media_type="image/png", headers=headers)
         path = found
     kind = await asyncio.to_thread(content_type_of, path)
-    return FileResponse(path, media_type=kind, headers=UNCHANGING)
+    return FileResponse(path, media_type=kind, headers=headers)
 
 
 class Held(BaseModel):

@@ -11,7 +11,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import FileResponse
 
 from annotation.uploads.new_images import ImageIntake
-from api.console.image_files import UNCHANGING, content_type_of
+from api.console.image_files import (
+    UNCHANGING,
+    DecodingRules,
+    content_type_of,
+    has_it,
+    headers_of_decoded,
+)
 from api.console.uploads import read_upload, uploaded
 from api.dependencies import GatewayDep
 from api.groups import DATASETS
@@ -22,6 +28,7 @@ from api.requests import fields
 from api.schemas import RequestFields, errors, form_body
 from api.thread_pool import slow_reads, slow_work, thumbnails
 from dataset.browse.index import DRAFT, NO_SPLIT, STATES, ImageFilter, State
+from inference.images import DECODING
 from models_store.description import Task
 from serving.gateways.one_process import OneAtATime
 
@@ -226,15 +233,18 @@ async def show_image(
         Size | None,
         Query(description="pixels of the longer side of a JPEG; default: the file as it is"),
     ] = None,
+    decoding: DecodingRules = None,
 ) -> Response:
     """An image of a dataset by its SHA-256, or a thumbnail of it: upright, and never enlarged.
 
-    Browsers keep it: the URL names the content, which never changes.
+    Browsers keep it: the URL names the content and the decoding rules, which never change.
     """
     path = await asyncio.to_thread(gateway.browser.path, dataset_id, content)
-    tag = f'"{content}-{size}"' if size else f'"{content}"'
-    headers = {**UNCHANGING, "ETag": tag}
-    if tag in request.headers.get("if-none-match", ""):
+    if size is None:
+        headers = {**UNCHANGING, "ETag": f'"{content}"'}
+    else:
+        headers = headers_of_decoded(content, size, decoding)
+    if has_it(request, headers):
         return Response(status_code=304, headers=headers)
     if size is None:
         kind = await asyncio.to_thread(content_type_of, path)
@@ -328,4 +338,4 @@ async def health(
 def _add_urls(request: Request, dataset_id: str, row: dict[str, Any]) -> None:
     path = f"/api/datasets/{dataset_id}/images/{row['content']}"
     row["url"] = address_of(request, path) if row["content"] else ""
-    row["thumbnail_url"] = f"{row['url']}?size=320" if row["content"] else ""
+    row["thumbnail_url"] = f"{row['url']}?size=320&decoding={DECODING}" if row["content"] else ""

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+from fastapi import Query, Request
 
 from dataset.image_files import suffix_of
 from errors import VisionLoopError
+from inference.images import DECODING
 
 CONTENT_TYPES = {
     ".jpg": "image/jpeg", ".png": "image/png", ".webp": "image/webp", ".bmp": "image/bmp",
@@ -13,6 +17,33 @@ CONTENT_TYPES = {
 }  # fmt: skip
 NOSNIFF = {"X-Content-Type-Options": "nosniff"}
 UNCHANGING = {"Cache-Control": "private, max-age=31536000, immutable", **NOSNIFF}
+CHECKED = {"Cache-Control": "private, no-cache", **NOSNIFF}
+
+DecodingRules = Annotated[
+    int | None,
+    Query(
+        alias="decoding",
+        description="number of the decoding rules, as in a `thumbnail_url`: with the current one "
+        "browsers keep the answer; otherwise they ask each time whether it is still right",
+    ),
+]
+
+
+def headers_of_decoded(content: str, shown: object, rules: int | None) -> dict[str, str]:
+    """The headers of an image that is made from a file.
+
+    Args:
+        content: SHA-256 of the file.
+        shown: What is made of it, such as the size of a thumbnail.
+        rules: The number of decoding rules that its URL names.
+    """
+    kept = UNCHANGING if rules == DECODING else CHECKED
+    return {**kept, "ETag": f'"{content}-{shown}-{DECODING}"'}
+
+
+def has_it(request: Request, headers: dict[str, str]) -> bool:
+    """Whether the browser has the image already, and asks only whether it is still right."""
+    return headers["ETag"] in request.headers.get("if-none-match", "")
 
 
 def content_type(data: bytes) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from files import atomic_path
+from inference.images import DECODING
 
 State = Literal["unlabelled", "predicted", "labelled", "corrected", "empty", "unreadable"]
 STATES: tuple[State, ...] = get_args(State)
@@ -22,7 +23,7 @@ FACETS: tuple[Facet, ...] = get_args(Facet)
 
 NO_SPLIT = "none"  # value of the filter `split` for images that no split has
 MOST_BOXES = 100  # boxes of an image that the index has
-FORMAT = 2  # changes with the tables and with what they have
+FORMAT = f"2.{DECODING}"  # changes with the tables and with what they have
 
 _TABLES = """
 CREATE TABLE images (

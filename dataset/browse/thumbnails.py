@@ -14,7 +14,7 @@ import numpy as np
 
 from errors import InvalidImage
 from files import PARTIAL, atomic_write
-from inference.images import Pixels, decode, decode_at_least, shown_alike
+from inference.images import DECODING, Pixels, decode, decode_at_least, shown_alike
 from settings import Settings
 
 SIZES = (160, 320, 640, 1280, 2560)  # pixels of the longer side
@@ -28,7 +28,7 @@ BIGGEST = 512 * 2**20  # bytes of an image file
 class Thumbnails:
     """Makes thumbnails and keeps them; safe to share between threads and processes.
 
-    A file is named by its image's content, so it is never outdated.
+    A file is named by its image's content and by the decoding rules, so it is never outdated.
     """
 
     def __init__(self, settings: Settings, most_bytes: int = MOST_BYTES) -> None:
@@ -114,7 +114,7 @@ class Thumbnails:
         return self._folder_of(content) / f"{content}-{size}.jpg"
 
     def _folder_of(self, content: str) -> Path:
-        return self.folder / content[:2]
+        return self.folder / str(DECODING) / content[:2]
 
 
 def encoded(image: Path, size: int, max_pixels: int) -> bytes:

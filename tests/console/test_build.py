@@ -23,6 +23,7 @@ from pathlib import Path
 import pytest
 
 from docs_reference.rest_pages import described
+from inference.images import DECODING
 from tests.support.patience import PATIENCE
 from tests.support.serving import ROOT
 
@@ -100,3 +101,7 @@ def test_the_page_is_small() -> None:
     assert {"main.js", "main.css"} <= named
     assert sum(sizes[name] for name in named) <= FIRST_LOAD, sizes
     assert sum(sizes.values()) <= EVERYTHING, sizes
+
+
+def test_the_page_names_the_servers_decoding_rules() -> None:
+    assert f"DECODING = {DECODING};" in (SOURCE / "src" / "decoding.ts").read_text()

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
+import { DECODING } from "../../src/decoding.ts";
 import { digestOf } from "../../src/screens/annotate/sync/digest.ts";
 import { LONGEST_PAUSE, QUIET } from "../../src/screens/annotate/sync/outbox.ts";
 import { Away } from "../../src/screens/annotate/sync/server.ts";
@@ -219,7 +220,7 @@ test("accept goes on at once to an image that is there already", async () => {
   await drafts.next("d");
   drafts.prefetch();
   await settle();
-  const urls = [TWO, THREE].map((content) => `/prefix/api/datasets/d/pictures/${content}?as=browser`);
+  const urls = [TWO, THREE].map((content) => `/prefix/api/datasets/d/pictures/${content}?as=browser&decoding=${DECODING}`);
   assert.deepEqual(prepared, urls);
   drafts.save([box("car")]);
   const accepted = drafts.accept();

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from api.console import image_files
 from api.thread_pool import whole_images
-from inference.images import decode
+from inference.images import DECODING, decode
 from models_store.description import Task
 from tests.support.correction_app import coco, correct, drawn, street, upload
 from tests.support.drafting import ALICE_NAME, IMAGES, accept, commit, look, shape
@@ -169,7 +170,9 @@ def test_an_image_is_answered_by_its_content_and_kept_by_browsers(
     assert "immutable" in whole.headers["cache-control"]
     again = bytes_of(service, row["url"], **{"If-None-Match": whole.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
-    small = bytes_of(service, f"{row['url']}?size=160")
+    small = bytes_of(service, f"{row['url']}?size=160&decoding={DECODING}")
+    assert "immutable" in small.headers["cache-control"]
+    assert f"&decoding={DECODING}" in row["thumbnail_url"]
     assert Image.open(io.BytesIO(small.content)).format == "JPEG"
     assert small.headers["etag"] != whole.headers["etag"]
     assert small.content == bytes_of(service, f"{row['url']}?size=160").content
@@ -180,6 +183,29 @@ def test_an_image_is_answered_by_its_content_and_kept_by_browsers(
         (f"/api/datasets/no-such/images/{row['content']}", 404),
     ):
         assert bytes_of(service, path).status_code == status
+
+
+def test_a_browser_asks_again_for_an_image_whose_url_does_not_name_the_decoding_rules(
+    service: Service, frames: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = listing(service, frames)["images"][0]
+    picture = f"/api/datasets/{frames}/pictures/{row['content']}?as=browser"
+    for url in (f"{row['url']}?size=160", picture):
+        seen = bytes_of(service, url)
+        assert "no-cache" in seen.headers["cache-control"]
+        assert "no-cache" in bytes_of(service, f"{url}&decoding=1").headers["cache-control"]
+        kept = bytes_of(service, f"{url}&decoding={DECODING}")
+        assert "immutable" in kept.headers["cache-control"]
+        assert kept.headers["etag"] == seen.headers["etag"]
+        its = {"If-None-Match": seen.headers["etag"]}
+        assert (bytes_of(service, url, **its).status_code) == 304
+        with monkeypatch.context() as newer:
+            newer.setattr(image_files, "DECODING", DECODING + 1)
+            assert bytes_of(service, url, **its).status_code == 200
+            assert (
+                "no-cache"
+                in bytes_of(service, f"{url}&decoding={DECODING}").headers["cache-control"]
+            )
 
 
 def test_a_damaged_index_is_written_again_and_goes_with_its_dataset(
@@ -223,6 +249,7 @@ def test_an_image_that_browsers_cannot_show_is_sent_as_png_and_as_the_file_it_is
         path = f"/api/datasets/{dataset}/pictures/{sha256(data).hexdigest()}"
         plain, shown = bytes_of(service, path), bytes_of(service, f"{path}?as=browser")
         assert plain.content == data
+        assert "immutable" in plain.headers["cache-control"]
         is_jpeg = source.endswith("jpg")
         assert plain.headers["content-type"] == ("image/jpeg" if is_jpeg else "image/tiff")
         assert shown.headers["content-type"] == ("image/jpeg" if is_jpeg else "image/png")

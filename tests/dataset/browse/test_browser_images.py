@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dataset.browse import thumbnails
 from dataset.browse.thumbnails import Thumbnails
 from errors import InvalidImage, PayloadTooLarge
-from inference.images import decode, read_header
+from inference.images import DECODING, decode, read_header
 from settings import Settings
 from tests.support.odd_images import HEIGHT, PASSED_OVER, SHOWN_ALIKE, WIDTH, odd_images
 
@@ -68,6 +69,19 @@ def test_a_png_is_made_once_and_kept_while_it_is_looked_at(
     assert cache.for_browsers(content, path) == made
     assert made.stat().st_mtime > 0
     assert cache.find(content, 160) is None
+
+
+def test_what_older_decoding_rules_made_is_not_shown(
+    cache: Thumbnails, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content, path = kept(tmp_path, "plain.tif", ODD["plain.tif"])
+    made = cache.for_browsers(content, path)
+    cache.make(content, path, 160)
+    monkeypatch.setattr(thumbnails, "DECODING", DECODING + 1)
+    assert cache.find(content, 160) is None
+    assert cache.for_browsers(content, path) != made
+    small = Thumbnails(Settings(home=tmp_path / "home"), most_bytes=1)
+    assert small.shrink() == 3, "what nobody shows any more counts, and goes first"
 
 
 def test_a_png_without_room_on_the_disk_is_shown_all_the_same(

@@ -199,7 +199,7 @@ function Screen({ work, opened }: { work: Work; opened: Opened }) {
         <h1 class="clip" title={loaded.name}>
           {loaded.name}
         </h1>
-        <a class="button quiet normal annotate-file" href={loaded.imageUrl.replace("?as=browser", "")} download={loaded.name.split("/").at(-1)} title={t.file}>
+        <a class="button quiet normal annotate-file" href={loaded.imageUrl.split("?")[0]} download={loaded.name.split("/").at(-1)} title={t.file}>
           <Icon name="download" />
           <span class="unseen">{t.file}</span>
         </a>

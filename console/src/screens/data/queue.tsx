@@ -7,6 +7,7 @@ import { Empty, ErrorBox, Loading, Notice } from "../../components/Feedback";
 import { Field, Select } from "../../components/Field";
 import { Icon } from "../../components/Icon";
 import { notifyError } from "../../components/Toast";
+import { DECODING } from "../../decoding";
 import { useInterval, useLoad } from "../../load";
 import { link, route, setQuery } from "../../router";
 import { may, session } from "../../session";
@@ -113,7 +114,7 @@ function Row({ dataset, row, mayAnnotate, act }: RowProps) {
   return (
     <li class="card queue-row">
       <a class="queue-open" href={link(["annotate", dataset, row.content])}>
-        <img src={local(address(`/api/datasets/${dataset}/images/${row.content}?size=160`))} alt="" loading="lazy" decoding="async" />
+        <img src={local(address(`/api/datasets/${dataset}/images/${row.content}?size=160&decoding=${DECODING}`))} alt="" loading="lazy" decoding="async" />
         <span class="grow">
           <span class="clip" title={row.image}>
             {name}

@@ -2,6 +2,7 @@
 import { address, answer, api, local } from "../../api";
 import { Empty, ErrorBox, Loading } from "../../components/Feedback";
 import { Select } from "../../components/Field";
+import { DECODING } from "../../decoding";
 import { useLoad } from "../../load";
 import { link, route, setQuery } from "../../router";
 import { number, percent, time } from "../../text";
@@ -141,7 +142,7 @@ function Difference({ dataset, from, to }: { dataset: Dataset; from: string; to:
             {changed.map((row) => (
               <li key={row.content}>
                 <a href={link(["annotate", dataset.id, row.content])}>
-                  <img src={local(address(`/api/datasets/${dataset.id}/images/${row.content}?size=160`))} alt="" loading="lazy" decoding="async" />
+                  <img src={local(address(`/api/datasets/${dataset.id}/images/${row.content}?size=160&decoding=${DECODING}`))} alt="" loading="lazy" decoding="async" />
                   <span class="grow">
                     <span class="clip">{row.image.split("/").at(-1)}</span>
                     <span class="muted small">

@@ -2,6 +2,7 @@ import { address, answer, api, local, type Schemas } from "../../api";
 import { Dialog } from "../../components/Dialog";
 import { ErrorBox, Loading, Notice } from "../../components/Feedback";
 import { ImageStage, type StageObject } from "../../components/ImageStage";
+import { DECODING } from "../../decoding";
 import { useLoad } from "../../load";
 import { above, colours, drawable } from "../try/found";
 import { predict, type Tried } from "../try/predict";
@@ -120,7 +121,7 @@ function Shown({ title, note, image, objects, labels }: ShownProps) {
       <figcaption>
         <b>{title}</b> {note && <span class="muted">{note}</span>}
       </figcaption>
-      <ImageStage src={`${local(image.url)}?as=browser`} alt={`${title}: ${image.name}`} width={image.width} height={image.height} objects={objects} />
+      <ImageStage src={`${local(image.url)}?as=browser&decoding=${DECODING}`} alt={`${title}: ${image.name}`} width={image.width} height={image.height} objects={objects} />
       {!objects.length && labels.length > 0 && <p>{labels.join(", ")}</p>}
     </figure>
   );

@@ -1,4 +1,5 @@
 /** The routes that keep drafts: each call says how it ended, and never hides it. */
+import { DECODING } from "../../../decoding.ts";
 import { ApiError, Unreachable } from "../../../errors.ts";
 import type { Shape } from "../engine/shape.ts";
 import type { CommitAnswer, CommitOptions, DraftState } from "./types.ts";
@@ -94,7 +95,7 @@ export class Server {
 
   /** The address of an image as browsers can show it; without the query it is the file itself. */
   imageUrl(dataset: string, content: string): string {
-    return `${this.options.base}/api/datasets/${encodeURIComponent(dataset)}/pictures/${content}?as=browser`;
+    return `${this.options.base}/api/datasets/${encodeURIComponent(dataset)}/pictures/${content}?as=browser&decoding=${DECODING}`;
   }
 
   image(dataset: string, content: string): Promise<ImageAnswer> {
