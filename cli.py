@@ -23,6 +23,9 @@ from shell import Parser, run  # noqa: E402
 from source_tree import VERSION  # noqa: E402
 
 PROG = "visionloop"
+OF_BACKUPS = ("verify", "list")
+"""Commands of the upkeep that are typed after `backup`."""
+
 EPILOG = """`visionloop COMMAND --help` has more. models, engines, tokens, audit, backup,
 restore, prune and migrate work on the folders VISIONLOOP_HOME and BENTOML_HOME of this machine;
 restore and migrate without a server, the others with and without. training, datasets and jobs ask
@@ -55,7 +58,7 @@ COMMANDS = {
     "webhooks": Command("list deliveries, send one again, test the receivers", "commands.webhooks"),
     "audit": Command("list who changed what", "access.__main__", "audit"),
     "backup": Command(
-        "back up while the server runs; verify a backup", "upkeep.__main__", "backup"
+        "back up while the server runs; verify, list backups", "upkeep.__main__", "backup"
     ),
     "restore": Command("restore a backup into empty folders", "upkeep.__main__", "restore"),
     "prune": Command("delete what nobody needs; shows it first", "upkeep.__main__", "prune"),
@@ -76,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         called = import_module(command.module).main
         if not command.word:
             code: int = called(rest, f"{PROG} {name}")
-        elif name == "backup" and rest[:1] == ["verify"]:
+        elif name == "backup" and rest and rest[0] in OF_BACKUPS:
             code = called(rest, f"{PROG} backup")
         else:
             code = called([command.word, *rest], PROG)

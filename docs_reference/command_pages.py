@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
-from cli import COMMANDS, PROG
+from cli import COMMANDS, OF_BACKUPS, PROG
 from cli import command_line as top_line
 from docs_reference.markdown import code, table
 
@@ -68,8 +68,8 @@ def program(parser: argparse.ArgumentParser, shown: str | None = None) -> str:
         lines.append(_arguments(parser))
     for name, sub in subs:
         called = f"{parser.prog} {name}"
-        if called == f"{PROG} verify":
-            called = f"{PROG} backup verify"
+        if parser.prog == PROG and name in OF_BACKUPS:
+            called = f"{PROG} backup {name}"
         below = list(_commands(sub))
         if not below:
             lines.append(f"### {code(called)}\n\n{sub.description}\n\n{_arguments(sub)}")
@@ -78,6 +78,8 @@ def program(parser: argparse.ArgumentParser, shown: str | None = None) -> str:
             lines.append(_arguments(last))
     if parser.epilog:
         epilog = parser.epilog.replace("%(prog)s", parser.prog).replace("%%", "%").strip()
+        for name in OF_BACKUPS:
+            epilog = epilog.replace(f"{PROG} {name} ", f"{PROG} backup {name} ")
         lines.append(f"```text\n{epilog}\n```\n")
     return "\n".join(lines)
 

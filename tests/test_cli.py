@@ -165,6 +165,7 @@ def test_no_command_needs_torch_to_show_its_help(name: str) -> None:
         (["prune", "modles"], "Did you mean 'models'?"),
         (["training", "start", "incremetal"], "Did you mean 'incremental'?"),
         (["backup", "verify"], "visionloop backup verify: error: "),
+        (["backup", "list"], "visionloop backup list: error: "),
         ([], "required: COMMAND"),
     ],
 )

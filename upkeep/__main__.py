@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import re
 import sys
 from collections import Counter
@@ -19,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from errors import ValidationFailed, VisionLoopError
 from settings import Settings, get_settings, refusals
-from shell import Parser, add_command, columns, run, said, size
+from shell import Parser, add_command, columns, print_json, run, said, size
 from upkeep.kinds import DAYS, KEEP, MEANING
 
 BACKUP_HELP = "folder or .zip that `backup` wrote"
@@ -28,6 +29,7 @@ EPILOG = """examples:
   %(prog)s backup /mnt/backups/2026-12-01 --onto /mnt/backups/2026-11-30
   %(prog)s backup /mnt/backups/2026-12-01 --onto /mnt/backups/2026-11-30 --keep 14
   %(prog)s verify /mnt/backups/2026-12-01
+  %(prog)s list /mnt/backups
   %(prog)s restore /mnt/backups/2026-12-01 --force
   %(prog)s restore /mnt/backups/2026-12-01 --model street_signs
   %(prog)s prune all
@@ -100,6 +102,9 @@ def command_line(prog: str = "python -m upkeep") -> argparse.ArgumentParser:
         help="afterwards delete older backups of this home beside PATH, so that N are left",
     )
     command("verify", _verify).add_argument("path", type=Path, metavar="PATH", help=BACKUP_HELP)
+    command("list", _list).add_argument(
+        "folder", type=Path, metavar="FOLDER", help="folder that the backups are in"
+    )
     restored = command("restore", _restore)
     restored.add_argument("path", type=Path, metavar="PATH", help=BACKUP_HELP)
     restored.add_argument(
@@ -244,7 +249,7 @@ def _prune(options: argparse.Namespace) -> None:
 
 def _backup(options: argparse.Namespace) -> None:
     """Back up the database, models, datasets, jobs and evaluations to a folder or a .zip, while the
-    server runs. `backup verify PATH` checks a backup."""
+    server runs. `backup verify PATH` checks a backup, `backup list FOLDER` lists those in one."""
     import json
 
     from access.shell import record_in
@@ -289,6 +294,21 @@ def _verify(options: argparse.Namespace) -> None:
         f"{options.path} is complete: {header.files:,} files, {size(header.bytes)}, of "
         f"{header.created_at[:16].replace('T', ' ')} UTC by VisionLoop {header.visionloop}."
     )
+
+
+def _list(options: argparse.Namespace) -> None:
+    """List the backups in a folder, the newest first: time, version, content, size, whether all
+    files are there with their sizes, and whether they are of this home. No file is read: `backup
+    verify PATH` does that."""
+    from upkeep.listing import backups_in, table
+
+    found, notes = backups_in(Path(os.path.abspath(options.folder)), _settings().home)
+    if options.json:
+        print_json([one.to_json() for one in found])
+    else:
+        print(table(found) if found else f"There is no backup in {options.folder}.")
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
 
 
 def _restore(options: argparse.Namespace) -> None:

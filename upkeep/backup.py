@@ -34,7 +34,7 @@ from settings import Settings
 from shell import size
 from source_tree import VERSION
 from upkeep.collect import Collected, Collector, measured
-from upkeep.identity import identity_of
+from upkeep.identity import identity_of, names_of
 from upkeep.manifest import DATABASE, FORMAT, Entry, Header, Manifest
 from upkeep.state import State, read_state
 from upkeep.storage import (
@@ -242,8 +242,8 @@ def _manifest(
         visionloop=VERSION,
         schema=state.schema,
         created_at=created_at,
-        home=_names(settings.home),
-        models_home=_names(store.home),
+        home=names_of(settings.home),
+        models_home=names_of(store.home),
         database=settings.sqlalchemy_url.get_backend_name(),
         counts={
             "models": len(state.models),
@@ -293,11 +293,6 @@ def dump_sentence(settings: Settings) -> str:
 
 
 # --- checks before anything is written
-
-
-def _names(folder: Path) -> tuple[str, ...]:
-    """A folder as named, and resolved: either may begin the paths in the database."""
-    return tuple(dict.fromkeys((str(folder), str(folder.resolve()))))
 
 
 def _check_places(settings: Settings, store: ModelStore, target: Path) -> None:

@@ -16,6 +16,21 @@ from home_paths import IDENTITY
 BYTES = 16
 
 
+def names_of(folder: Path) -> tuple[str, ...]:
+    """A folder as named, and resolved: either may begin the paths in the database."""
+    return tuple(dict.fromkeys((str(folder), str(folder.resolve()))))
+
+
+def known_identity(home: Path) -> str | None:
+    """The identity of a home; "": it has none yet; None: it cannot be read."""
+    try:
+        return (home / IDENTITY).read_text().strip()
+    except FileNotFoundError:
+        return ""
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
 def identity_of(home: Path) -> str | None:
     """The identity of a home, which gets one if it has none; None: it cannot be written or read."""
     file = home / IDENTITY
@@ -26,5 +41,5 @@ def identity_of(home: Path) -> str | None:
                 made.write_text(secrets.token_hex(BYTES))
                 with suppress(FileExistsError):  # another backup was faster
                     link_or_copy(made, file)
-        return file.read_text().strip() or None
+        return known_identity(home) or None
     return None

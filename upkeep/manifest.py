@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -86,6 +86,10 @@ class Header:
     bytes: int = 0
     home_id: str | None = None
 
+    def is_of(self, home_id: str | None, home: Collection[str]) -> bool:
+        """Whether a home is the one that was copied: it has the same identity, and a path of it."""
+        return self.home_id == home_id and not set(self.home).isdisjoint(home)
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -138,7 +142,7 @@ def parsed(data: bytes, stated: bytes) -> Manifest:
         entries = tuple(_entries(lines))
     except BackupDamaged:
         raise
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise BackupDamaged(f"{MANIFEST} cannot be read: {error}") from error
     _refuse_repeats(entries)
     return Manifest(header, entries)
@@ -155,6 +159,10 @@ def _header(line: str) -> Header:
     known = {one.name for one in fields(Header)}
     if not isinstance(values["created_at"], str):
         raise BackupDamaged(f"{MANIFEST} has no time in its first line.")
+    counts = values.get("counts", {})
+    numbers = (*counts.values(), values.get("files", 0), values.get("bytes", 0))
+    if not (isinstance(values["visionloop"], str) and all(map(_is_number, numbers))):
+        raise BackupDamaged(f"The first line of {MANIFEST} is no backup's.")
     for name in ("home", "models_home", "notes"):
         values[name] = tuple(str(value) for value in values[name])
     return Header(**{name: value for name, value in values.items() if name in known})
@@ -164,11 +172,10 @@ def _entries(lines: Iterable[str]) -> Iterator[Entry]:
     for number, line in enumerate(lines, 2):
         check_json_depth(line, MANIFEST)
         path, sha256, size, mtime, link = json.loads(line)
-        numbers = (size, mtime, link)
         if (
             not isinstance(path, str)
             or not (sha256 is None or _HASH.fullmatch(sha256))
-            or not all(type(value) is int and abs(value) < LARGEST_NUMBER for value in numbers)
+            or not all(map(_is_number, (size, mtime, link)))
             or size < 0
         ):
             raise BackupDamaged(f"Line {number} of {MANIFEST} is not a file's.")
@@ -178,6 +185,10 @@ def _entries(lines: Iterable[str]) -> Iterator[Entry]:
                 "Nothing was restored."
             )
         yield Entry(path, sha256, size, mtime, link)
+
+
+def _is_number(value: object) -> bool:
+    return type(value) is int and abs(value) < LARGEST_NUMBER
 
 
 def is_harmless(path: str) -> bool:

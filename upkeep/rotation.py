@@ -1,13 +1,13 @@
 """Deletes the oldest backups beside a new one, and nothing else that lies there.
 
 What goes is a complete backup of the same home, older than the new one, in a folder or zip that
-holds nothing else. Whatever cannot be told to be one stays.
+holds nothing else. Whatever cannot be told to be one stays. One that lacks files neither counts
+nor goes: it might be all that is left of what it holds.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from errors import NotFound
 from files import temporary_folder
 from home_paths import IDENTITY
 from upkeep.manifest import BackupDamaged, Header
-from upkeep.storage import opened
+from upkeep.storage import PARTS, damage, opened, places_in
 
 
 @dataclass(frozen=True)
@@ -39,15 +39,15 @@ def rotate(newest: Path, header: Header, keep: int) -> Rotated:
     say.
 
     Args:
-        newest: The backup that was just written; those beside it are looked at.
+        newest: The backup that was just written; those beside it are looked at, and not read.
         header: Its header: only backups of the same home count.
         keep: How many stay, this one among them.
     """
     if header.home_id is None:
         file = Path(header.home[0]) / IDENTITY
         return Rotated((), (f"No older backup was deleted: {file} cannot be written or read.",))
-    others = sorted(_others(newest, header))
-    deleted, notes = [], []
+    others, notes = _others(newest, header)
+    deleted = []
     for time, path in others[: max(0, len(others) + 1 - keep)]:
         if time >= header.created_at:
             break
@@ -60,24 +60,26 @@ def rotate(newest: Path, header: Header, keep: int) -> Rotated:
     return Rotated(tuple(deleted), tuple(notes))
 
 
-def _others(newest: Path, header: Header) -> Iterator[tuple[str, Path]]:
-    """Time and path of each complete backup of the same home beside `newest`."""
-    for path in newest.parent.iterdir():
-        if path == newest or path.is_symlink() or not (path.is_dir() or _is_zip(path)):
+def _others(newest: Path, header: Header) -> tuple[list[tuple[str, Path]], list[str]]:
+    """Time and path of each complete backup of the same home beside `newest`, the oldest first; and
+    a note for each damaged one."""
+    found, notes = [], []
+    for path in places_in(newest.parent):
+        if path == newest:
             continue
         with suppress(BackupDamaged, NotFound, OSError):  # OSError: others' folders cannot be read
             backup = opened(path)
-            other = backup.manifest().header
-            if backup.holds_nothing_else() and _same_home(other, header):
-                yield other.created_at, path
-
-
-def _is_zip(path: Path) -> bool:
-    return path.is_file() and path.suffix.lower() == ".zip"
-
-
-def _same_home(one: Header, other: Header) -> bool:
-    return one.home_id == other.home_id and not set(one.home).isdisjoint(other.home)
+            manifest = backup.manifest()
+            if not (backup.parts() <= PARTS and manifest.header.is_of(header.home_id, header.home)):
+                continue
+            if lost := damage(backup, manifest):
+                notes.append(
+                    f"{path} is damaged: {lost}. It is not counted, and stays until you delete it. "
+                    f"`visionloop backup verify {path}` reads it."
+                )
+            else:
+                found.append((manifest.header.created_at, path))
+    return sorted(found), sorted(notes)
 
 
 def _delete(path: Path) -> None:

@@ -53,8 +53,12 @@ class Backup(Protocol):
     def open(self, sha256: str, path: str) -> IO[bytes]:
         """The content with a hash; `path` is for the message. Raises BackupDamaged."""
 
-    def holds_nothing_else(self) -> bool:
-        """Whether nobody has put anything beside the parts of a backup. Raises OSError."""
+    def size_of(self, sha256: str) -> int | None:
+        """The size of a content, which is not read; None: there is none. Raises OSError."""
+
+    def parts(self) -> set[str]:
+        """The names at its top: PARTS, unless some are lost or others were put beside them. Raises
+        OSError."""
 
 
 class FolderBackup:
@@ -69,8 +73,15 @@ class FolderBackup:
     def open(self, sha256: str, path: str) -> IO[bytes]:
         return _regular(object_in(self.folder, sha256), path)
 
-    def holds_nothing_else(self) -> bool:
-        return {entry.name for entry in self.folder.iterdir()} == PARTS
+    def size_of(self, sha256: str) -> int | None:
+        try:
+            found = os.lstat(object_in(self.folder, sha256))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return found.st_size if stat.S_ISREG(found.st_mode) else None
+
+    def parts(self) -> set[str]:
+        return {entry.name for entry in self.folder.iterdir()}
 
     def _small(self, name: str) -> bytes:
         with _regular(self.folder / name, name) as file:
@@ -94,10 +105,16 @@ class ZipBackup:
         return parsed(self._small(MANIFEST), self._small(CHECKSUM))
 
     def open(self, sha256: str, path: str) -> IO[bytes]:
-        return self._entry(f"{OBJECTS}/{sha256[:2]}/{sha256}", path)
+        return self._entry(_zipped(sha256), path)
 
-    def holds_nothing_else(self) -> bool:
-        return {name.split("/")[0] for name in self._zip.namelist()} == PARTS
+    def size_of(self, sha256: str) -> int | None:
+        try:
+            return self._zip.getinfo(_zipped(sha256)).file_size
+        except KeyError:
+            return None
+
+    def parts(self) -> set[str]:
+        return {name.split("/")[0] for name in self._zip.namelist()}
 
     def _small(self, name: str) -> bytes:
         with _damage_named(name), self._entry(name, name) as file:
@@ -173,6 +190,33 @@ def verify(backup: Backup, progress: Progress = no_progress) -> Manifest:
         for block in chunks(backup, entry.sha256, entry.size, entry.path):
             progress(len(block))
     return manifest
+
+
+def damage(backup: Backup, manifest: Manifest) -> str | None:
+    """The first content that is missing or has another size, in words; None: there is none.
+
+    No content is read: a changed byte is for `verify` to find.
+    """
+    paths = {entry.sha256: entry.path for entry in reversed(manifest.entries)}
+    for sha256, size in manifest.objects().items():
+        path = paths[sha256]
+        try:
+            found = backup.size_of(sha256)
+        except OSError as error:
+            return f"{path} cannot be read: {error.strerror or error}"
+        if found is None:
+            return f"it lacks the file {path}"
+        if found != size:
+            return f"{path} has {found:,} bytes instead of {size:,}"
+    return None
+
+
+def places_in(folder: Path) -> Iterator[Path]:
+    """Where backups may lie in a folder: its folders and zips, but no links. Raises OSError."""
+    for path in folder.iterdir():
+        is_zip = path.suffix.lower() == ".zip" and path.is_file()
+        if not path.is_symlink() and (is_zip or path.is_dir()):
+            yield path
 
 
 class Writer(Protocol):
@@ -269,7 +313,7 @@ class ZipWriter(FolderWriter):
         shutil.rmtree(self.folder)
 
     def _keep(self, partial: Path, sha256: str, size: int) -> None:
-        name = f"{OBJECTS}/{sha256[:2]}/{sha256}"
+        name = _zipped(sha256)
         if name not in self._names:
             self._names.add(name)
             info = zipfile.ZipInfo(name)  # without a time: equal contents give equal entries
@@ -326,6 +370,11 @@ def written_in(writer: FolderWriter, target: Path) -> Backup:
 def object_in(folder: Path, sha256: str) -> Path:
     """The path of a content in a backup's folder."""
     return folder / OBJECTS / sha256[:2] / sha256
+
+
+def _zipped(sha256: str) -> str:
+    """The name of a content in a backup's zip."""
+    return f"{OBJECTS}/{sha256[:2]}/{sha256}"
 
 
 def _check_free(target: Path) -> None:

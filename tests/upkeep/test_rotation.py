@@ -19,7 +19,7 @@ from upkeep.backup import Result, backup
 from upkeep.identity import identity_of
 from upkeep.manifest import CHECKSUM, MANIFEST, BackupDamaged, checksum, written
 from upkeep.rotation import Rotated, rotate
-from upkeep.storage import OBJECTS, opened, verify
+from upkeep.storage import OBJECTS, object_in, opened, verify
 
 
 @pytest.fixture
@@ -88,6 +88,56 @@ def test_nothing_but_backups_of_this_home_is_deleted(
     newest = saved(home, place / "new")
     assert kept(newest, 1) == Rotated((), ())
     assert names(place) == sorted([*before, "new"])
+
+
+def lose(backup: Path, how: str) -> str:
+    """Damage the largest file of a backup; returns its path in the manifest."""
+    manifest = opened(backup).manifest()
+    largest = max(manifest.entries, key=lambda entry: entry.size)
+    assert largest.sha256 is not None
+    if backup.suffix == ".zip":
+        whole = backup.with_name("whole")
+        backup.rename(whole)
+        with zipfile.ZipFile(whole) as source, zipfile.ZipFile(backup, "w") as target:
+            for name in source.namelist():
+                if not name.endswith(largest.sha256):
+                    target.writestr(name, source.read(name))
+        whole.unlink()
+    elif how == "truncated":
+        os.truncate(object_in(backup, largest.sha256), 1)
+    else:
+        object_in(backup, largest.sha256).unlink()
+        if how == "a link":
+            object_in(backup, largest.sha256).symlink_to(backup / MANIFEST)
+    return largest.path
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("damaged", "missing"),
+        ("damaged", "truncated"),
+        ("damaged", "a link"),
+        ("damaged.zip", "missing"),
+    ],
+)
+def test_a_damaged_backup_does_not_count_and_stays(
+    home: Furnished, place: Path, name: str, how: str
+) -> None:
+    """Good ones would be deleted in its favour."""
+    place.mkdir()
+    for one in ("oldest", "good", name):
+        saved(home, place / one)
+    lost = lose(place / name, how)
+    newest = saved(home, place / "new")
+    done = kept(newest, 2)
+    assert done.deleted == (place / "oldest",)
+    (note,) = done.notes
+    assert f"{place / name} is damaged" in note
+    assert lost in note
+    assert f"`visionloop backup verify {place / name}`" in note
+    assert kept(newest, 1).deleted == (place / "good",)
+    assert names(place) == sorted([name, "new"])
 
 
 def test_another_home_with_the_same_path_keeps_its_backups(home: Furnished, place: Path) -> None:
