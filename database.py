@@ -78,7 +78,7 @@ class Base(DeclarativeBase):
 
 class State(Base):
     """Key-value table; keys are `schema`, `generation`, `active`, `tokens`, `closed`,
-    `annotations` and `seeded:NAME`."""
+    `annotations`, `backup` and `seeded:NAME`."""
 
     __tablename__ = "state"
 

@@ -9,7 +9,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -260,9 +260,12 @@ def _backup(options: argparse.Namespace) -> None:
     rotated = Rotated((), ())
     with _progress(options) as stage:
         result = backup(_settings(), options.path, options.onto, stage)
+    current = result.header.schema == HEAD  # an old home is left as it is, and has no audit trail
+    if current:
+        _note(result.header.created_at)
     if options.keep is not None:
         rotated = rotate(result.path, result.header, options.keep)
-    if result.header.schema == HEAD:  # an old home is left as it is, and has no audit trail
+    if current:
         gone = ", ".join(path.name for path in rotated.deleted)
         more = f", and deleted the older {gone}" if gone else ""
         record_in(_settings(), "upkeep backup", f"wrote a backup to {result.path}{more}")
@@ -275,6 +278,20 @@ def _backup(options: argparse.Namespace) -> None:
             print(f"Deleted the older backup {path}.")
     for note in (*result.header.notes, *rotated.notes):
         print(f"note: {note}", file=sys.stderr)
+
+
+def _note(created_at: str) -> None:
+    """Note for the metric when the home was last backed up; if that fails, a warning says so."""
+    from database import FAILURES, Database
+    from monitoring.last_backup import note_backup
+
+    try:
+        with closing(Database(_settings())) as database:
+            note_backup(database, created_at)
+    except FAILURES as error:
+        print(
+            f"warning: it is done, but the metric does not tell its time: {error}", file=sys.stderr
+        )
 
 
 def _verify(options: argparse.Namespace) -> None:

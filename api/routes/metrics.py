@@ -24,6 +24,7 @@ from jobs.execution.local_engine import slots as slots_of
 from jobs.job import KINDS
 from jobs.states import STATUSES
 from models_store.versions import ModelVersion
+from monitoring.last_backup import backup_gauges
 from monitoring.machine import machine_gauges
 from serving import telemetry
 from serving.gateway import Gateway
@@ -122,8 +123,8 @@ async def _gauges(gateway: Gateway) -> Iterable[Metric]:
         read = []
     reached = GaugeMetricFamily(
         "visionloop_database_up",
-        "Whether the database answers; without it the series of jobs and of live traffic are left "
-        "out",
+        "Whether the database answers; without it the series of jobs, of live traffic and of the "
+        "last backup are left out",
         float(bool(read)),
     )
     return up, waiting, loading, flying, loaded, reached, *read, *machine
@@ -139,4 +140,5 @@ async def _read(gateway: Gateway) -> list[Metric]:
         return []
     await gateway.live.flush()
     seen = await asyncio.to_thread(gateway.live.gauges)
-    return [*await asyncio.to_thread(gauges, gateway), *seen]
+    saved = await asyncio.to_thread(backup_gauges, gateway.registry.database)
+    return [*await asyncio.to_thread(gauges, gateway), *seen, *saved]

@@ -298,6 +298,7 @@ def test_metrics_speak_to_prometheus_and_to_people(client: httpx.Client, picture
     assert "/infer" in routes
     assert not any(":" in route for route in routes)
     assert families["visionloop_runner_up"].samples[0].value == 1
+    assert families["visionloop_backup_last_success_timestamp_seconds"].samples[0].value == 0
 
     wanted = {"Accept": "application/openmetrics-text; version=1.0.0"}
     text = client.get("/metrics", headers=wanted)

@@ -17,10 +17,12 @@ from sqlalchemy import update
 from access.audit import AuditLog
 from annotation.datasets import AnnotatedDatasets, batch_source
 from annotation.tables import AnnotatedDataset
+from database import State
 from files import PARTIAL, atomic_path
 from inference.cpu.engine_choice import choice_folder
 from jobs.job import Job
 from monitoring.kept_images import KeptImages
+from monitoring.last_backup import BACKUP
 from monitoring.shadow_store import ShadowStore
 from settings import Settings, get_settings
 from tests.support.furnished_home import Furnished, furnished
@@ -28,6 +30,7 @@ from upkeep.__main__ import main
 from upkeep.kinds import KINDS, Kind
 from upkeep.prune import Limits, Plan, Stores, delete, freed_by, plan
 from upkeep.restore import ASIDE
+from upkeep.storage import opened
 
 NOW = timedelta(0)
 OLD = time.time() - 7200
@@ -380,6 +383,9 @@ def test_the_commands_of_backups(
     assert (code, text.count("1 models")) == (0, 1)
     assert "read again and verified" in text
     assert told(home) == [("upkeep backup", f"wrote a backup to {tmp_path}/saved")]
+    made = opened(tmp_path / "saved").manifest().header.created_at
+    with home.database.read() as session:
+        assert getattr(session.get(State, BACKUP), "text", None) == made, "a metric tells it"
     code, text = command(f"verify {tmp_path}/saved --json")
     assert (code, json.loads(text)["counts"]["models"]) == (0, 1)
     assert command(f"restore {tmp_path}/saved") == (

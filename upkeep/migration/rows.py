@@ -20,6 +20,7 @@ from sqlalchemy import (
 
 from jobs.finalizer import LEADER
 from migrations.tables import METADATA
+from monitoring.last_backup import BACKUP
 from storage.agreement import STORE
 from upkeep.relocation import moved_value
 
@@ -28,7 +29,8 @@ LEFT_OUT = frozenset({"shared_datasets", "job_logs"})
 RECORDS = frozenset({"audit"})
 """Records of the past, whose paths stay what they were; no database lets them be changed."""
 MARKER = "migration"  # key in the table `state`
-NOT_COPIED = frozenset({MARKER, STORE, LEADER})  # rows of `state` that are about the one database
+NOT_COPIED = frozenset({MARKER, STORE, LEADER, BACKUP})
+"""Keys of rows of `state` that are about the one database, or the one home."""
 OWN = frozenset({"schema", "generation"})  # rows of `state` that a new database has
 BLOCK = 500  # rows that are in memory at once
 

@@ -14,6 +14,7 @@ from sqlalchemy import delete, select, text
 from database import Database
 from jobs.home_references import referring, resolved
 from migrations.tables import METADATA
+from monitoring.last_backup import backup_gauges, note_backup
 from settings import Settings
 from tests.support.furnished_home import Furnished, furnished
 from upkeep.migration.rows import LEFT_OUT, OWN, copy_rows, counts, tables, used
@@ -110,6 +111,15 @@ def test_new_rows_get_numbers_that_were_never_given(
         assert new is not None
         assert number is not None
         assert new > number
+
+
+def test_the_time_of_the_last_backup_is_of_the_home_alone(
+    home: Furnished, opened: Callable[[str | None], Database]
+) -> None:
+    note_backup(home.database, "2026-12-01T02:00:00.000+00:00")
+    there = opened(None)
+    copied(home.database, there)
+    assert [gauge.samples[0].value for gauge in backup_gauges(there)] == [0]
 
 
 def test_paths_in_rows_are_those_of_the_new_home(
