@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from annotation.tables import AnnotatedDataset
+from dataset.class_matching import tidy
 from formats.annotations import Annotations, keypoint_labels
 
 
@@ -26,11 +26,6 @@ def names_of(
     if not points and card.get("keypoints"):
         points = list(keypoint_labels(None, card["keypoints"][0]))
     return names, points
-
-
-def tidy(name: str) -> str:
-    """A class name without surrounding spaces, in Unicode's composed form (NFC)."""
-    return unicodedata.normalize("NFC", name).strip()
 
 
 def with_known_names(found: Annotations, names: Sequence[str]) -> Annotations:

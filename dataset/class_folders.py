@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dataset.allowed_roots import confine
+from dataset.class_matching import tidy
 from dataset.documents.class_folder_annotations import names_no_class
 from dataset.image_files import SUFFIXES, entries, is_folder, is_junk, walk
 from dataset.issues import Findings
@@ -110,10 +111,11 @@ def read_splits(
                     continue
                 if entry.name.lower() in NEVER or (unsplit and names_no_class(entry.name)):
                     continue
-                found = dict.fromkeys(walk(Path(entry.path), roots, findings), entry.name)
+                name = tidy(entry.name)
+                found = dict.fromkeys(walk(Path(entry.path), roots, findings), name)
                 splits[split].update(found)
                 if not found:
-                    empty.add(entry.name)
+                    empty.add(name)
     names = sorted({name for images in splits.values() for name in images.values()})
     if gone := sorted(empty - set(names)):
         findings.note("empty_class", f"Folders without images were ignored: {', '.join(gone[:5])}.")

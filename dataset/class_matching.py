@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -57,17 +58,17 @@ class JoinedClasses:
 def matched(known: Sequence[str], names: Sequence[str]) -> tuple[int | None, ...]:
     """The index of the known class that each name matches; None if it matches none.
 
-    Names match if they are equal after stripping blanks. A name without such a match is compared
-    ignoring case and blanks; then it matches if exactly one known class does and no other name
-    equals that class. So `A` and `a` (letters to recognise) stay two classes, but `Stop` matches
-    `stop` if there is no class `Stop`.
+    Names match if they are equal after stripping blanks; accents may be composed or not. A name
+    without such a match is compared ignoring case and blanks; then it matches if exactly one known
+    class does and no other name equals that class. So `A` and `a` (letters to recognise) stay two
+    classes, but `Stop` matches `stop` if there is no class `Stop`.
 
     Examples:
         >>> matched(["Stop", "A", "a"], ["stop", "a", "A", "tram"])
         (0, 2, 1, None)
     """
-    exact = {name.strip(): i for i, name in reversed(list(enumerate(known)))}
-    found = [exact.get(name.strip()) for name in names]
+    exact = {tidy(name): i for i, name in reversed(list(enumerate(known)))}
+    found = [exact.get(tidy(name)) for name in names]
     alike = Counter(key_of(name) for name in known)
     taken = set(found)
     clear = {
@@ -92,9 +93,17 @@ def paired(first: Sequence[str], second: Sequence[str]) -> dict[str, str]:
     return {name: first[i] for name, i in pairs if i is not None and once[i] == 1}
 
 
+def tidy(name: str) -> str:
+    """A class name without surrounding blanks, in Unicode's composed form (NFC).
+
+    macOS decomposes the accents in file names, and so in the names of class folders.
+    """
+    return unicodedata.normalize("NFC", name).strip()
+
+
 def key_of(name: str) -> str:
-    """A class name in lower case and without blanks, as it is compared."""
-    return "".join(name.lower().split())
+    """A class name without case and blanks, as it is compared."""
+    return "".join(tidy(name.casefold()).split())
 
 
 def shown_names(names: Sequence[str], most: int) -> str:

@@ -19,9 +19,9 @@ from annotation.corrections.reader import (
     NOT_DESCRIBED,
     read_correction,
 )
-from annotation.known_names import tidy
 from annotation.uploads.free_paths import FreePaths
 from annotation.uploads.intake import Intake
+from dataset.class_matching import tidy
 from dataset.data_yaml import UNLABELLED
 from dataset.documents.class_folder_annotations import MASKS
 from dataset.documents.image_names import comparable, without_suffix

@@ -10,11 +10,11 @@ from fastapi import Request
 from pydantic import Field, WithJsonSchema, field_validator
 from starlette.datastructures import FormData, UploadFile
 
-from annotation.known_names import tidy
 from annotation.uploads.loose_files import LooseFile, is_image_name
 from annotation.uploads.upload import Content
 from api.requests import read_form
 from api.schemas import RequestFields
+from dataset.class_matching import tidy
 from dataset.data_yaml import MOST_CLASSES
 from errors import NoFileUploaded, ValidationFailed
 from models_store.description import Task

@@ -40,6 +40,10 @@ def test_classes_are_joined_by_name(
         (["stop"], ["Stop", "stop"], (None, 0)),
         (["stop", "Stop"], ["STOP"], (None,)),  # which of both?
         (["traffic light"], ["TrafficLight"], (0,)),
+        (["Caf\u00e9"], ["Cafe\u0301"], (0,)),  # macOS decomposes accents
+        (["Caf\u00e9", "CAFE\u0301"], ["CAF\u00c9", "Cafe\u0301 "], (1, 0)),
+        (["caf\u00e9"], ["CAFE\u0301"], (0,)),
+        (["Stra\u00dfe"], ["STRASSE"], (0,)),
     ],
 )
 def test_the_exact_name_decides_first(

@@ -31,6 +31,15 @@ def test_one_level_of_classes_is_split_by_name_and_always_alike(
     ]
 
 
+def test_accents_of_folders_from_other_systems_are_one_class(shapes: Shapes) -> None:
+    folder = shapes("classify", 6, 3)
+    (folder / "train" / "circle").rename(folder / "train" / "cerclé")
+    (folder / "val" / "circle").rename(folder / "val" / "cercle\u0301")  # as macOS writes it
+    dataset = checked(folder, "classify")
+    assert dataset.names == ("cerclé", "square", "triangle")
+    assert set(dataset.counts["val"]) == {0, 1, 2}
+
+
 def test_a_missing_val_is_held_out_of_train_but_a_wrong_one_is_refused(shapes: Shapes) -> None:
     folder = shapes(train=10)
     content = yaml.safe_load((folder / "data.yaml").read_text())
