@@ -2,15 +2,17 @@
 
 Learning without Forgetting (Li and Hoiem 2017): the frozen old model also predicts on each
 augmented image. New images have no labels of old classes, so without its predictions objects of
-old classes would be trained as background; the predictions are the targets instead. Replayed
-images have no labels of new classes, and the old model does not know these; where the network
-itself predicts a new class there, the loss is masked.
+old classes would be trained as background; the predictions are the targets instead. The same holds
+in replayed images for old classes that the old data do not label: those of an earlier step.
+Replayed images have no labels of new classes, and the old model does not know these; where the
+network itself predicts a new class there, the loss is masked.
 
 Each loss replaces Ultralytics' criterion during training.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,6 +118,7 @@ class DetectionRetentionLoss:
         strides: Strides of the head's levels.
         strength: The hyperparameters of knowledge retention.
         keypoints: The loss of key points, for `pose`.
+        unlabelled: Ids of the old classes that are not labelled in replayed images.
     """
 
     def __init__(
@@ -125,8 +128,9 @@ class DetectionRetentionLoss:
         strides: list[int],
         strength: Strength,
         keypoints: PointRetentionLoss | None = None,
+        unlabelled: Sequence[int] = (),
     ) -> None:
-        self.keypoints = keypoints
+        self.keypoints, self.unlabelled = keypoints, list(unlabelled)
         self.task_loss, self.teacher = task_loss, teacher
         self.strides, self.strength = strides, strength
         self.boxes, self.masks = BoxDistillation(1.0), MaskDistillation(1.0)
@@ -151,8 +155,8 @@ class DetectionRetentionLoss:
         )
         old = self.teacher(images)
         boxes = relative_boxes(old, self.strides, (images.shape[2], images.shape[3]))
-        open_ = ~replayed[:, None] & ~meets_label(boxes, batch, self.strength.meets)
-        taught = old.scores.sigmoid() * open_[..., None]
+        open_ = ~meets_label(boxes, batch, self.strength.meets)
+        taught = old.scores.sigmoid() * open_[..., None] * self._asked(replayed, old)
         targets = TeacherFilledBCE(taught, replayed, self.strength)
         for scored in self.scored:
             scored.bce = targets
@@ -163,6 +167,13 @@ class DetectionRetentionLoss:
         added = torch.stack(list(terms.values())).float()
         shown = {name: value.detach() for name, value in terms.items()}
         return torch.cat([loss.reshape(-1), added * len(images)]), {**items, **shown}
+
+    def _asked(self, replayed: Tensor, old: Outputs) -> Tensor:
+        """Whether the old model answers for a class in an image (B, 1, K): 1 or 0."""
+        asked = torch.ones_like(old.scores[:, :1])
+        asked[replayed] = 0
+        asked[..., self.unlabelled] = 1
+        return asked
 
     def _terms(self, new: Outputs, old: Outputs, boxes: Tensor, taught: Tensor) -> Items:
         sure = taught.amax(-1)

@@ -26,12 +26,14 @@ class ImageNumbers:
         new: New training images.
         kept: Old images in the replay buffer.
         old_classes, added: Old classes, and classes that are added.
+        absent: Old classes of which no image is kept.
     """
 
     new: int
     kept: int
     old_classes: int
     added: int
+    absent: int = 0
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ def choose_settings(
         wanted = min(balanced * REPLAY_PART_OF_DETECTORS, MOST_REPLAY_OF_DETECTORS)
     chosen = round(max(ratio, min(wanted, once)), 2)
     equal = task == "classify" and ratio <= balanced <= min(once, MOST_REPLAY)
+    equal = equal and not numbers.absent  # nothing else would hold the classes without images
     sentences = []
     if chosen != ratio:
         reason = (

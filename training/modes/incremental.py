@@ -16,8 +16,10 @@ After publishing, the training job measures forgetting (`forgetting_job`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from dataset.dataset import Dataset
 from evaluation.gate import default_gate
 from models_store.shared.model_trees import located
 from settings import Settings, get_settings
@@ -52,13 +55,13 @@ from training.incremental.own_settings import ImageNumbers, choose_settings
 from training.mobilenet import trainer as mobilenet
 from training.mobilenet.data import preprocessing_for
 from training.modes.mobilenet import Retention
-from training.planning.class_union import ClassUnion, nothing_new, unite
+from training.planning.class_union import ClassUnion, notes_on_old_data, nothing_new, unite
 from training.planning.options import IncrementalOptions
 from training.planning.recipe import Recipe
 from training.prepare import announce
 from training.publish import Trained
 from training.replay.buffer import Replay, objects, share
-from training.replay.merged_dataset import MergedDataset, unite_data
+from training.replay.merged_dataset import DatasetPart, MergedDataset, unite_data
 from training.start_weights import Start, last_layer, load_start
 from training.yolo import trainer as yolo
 from training.yolo.feature_extractor import FeatureExtractor
@@ -90,7 +93,7 @@ def set_up(recipe: Recipe, job: JobHandle, settings: Settings) -> IncrementalSet
     check_points(before, new, old)
     union = unite(before.names, new.names, new.counts["train"], options.new_classes)
     start = expand(before, union)
-    _log_classes(union, recipe, job)
+    _log_classes(union, old, recipe, job)
     job.check()
 
     extractor = _old_extractor(before, recipe, settings)
@@ -98,9 +101,7 @@ def set_up(recipe: Recipe, job: JobHandle, settings: Settings) -> IncrementalSet
     grows = recipe.task == "classify" and bool(union.added)
     old_prototypes = published_prototypes(before, recipe) if grows else None
     new_prototypes = None
-    numbers = ImageNumbers(
-        len(new.scan().splits["train"]), len(buffer), union.old, len(union.added)
-    )
+    numbers = _numbers(new, old, buffer, union)
     own = choose_settings(recipe.task, numbers, options.replay_ratio, old_prototypes is not None)
     for sentence in own.sentences:
         job.log(sentence)
@@ -244,6 +245,12 @@ class IncrementalSetup:
         return self.exemplar_free and self.strength.rows
 
     @property
+    def unlabelled(self) -> list[int]:
+        """The ids of old classes of which the old data has no object; empty without old data."""
+        old = self.dataset.replayed
+        return [i for i in range(len(self.old.names)) if old and i not in old.labelled_classes]
+
+    @property
     def schedule(self) -> Recipe:
         """The recipe with this training's learning rate, and without early stopping if the last
         epoch is published.
@@ -282,8 +289,9 @@ class IncrementalSetup:
         teacher.to(trainer.device)
         task_loss = network.init_criterion()
         strides = [int(stride) for stride in network.model[-1].stride]
+        points = point_loss(network.model[-1])
         network.criterion = DetectionRetentionLoss(
-            task_loss, teacher, strides, self.strength, point_loss(network.model[-1])
+            task_loss, teacher, strides, self.strength, points, self.unlabelled
         )
 
     def classifier_loss(self, network: Any, device: torch.device) -> ClassifierRetentionLoss:
@@ -363,12 +371,27 @@ def freeze_statistics(trainer: Any) -> None:
             module.eval()
 
 
-def _log_classes(union: ClassUnion, recipe: Recipe, job: JobHandle) -> None:
+def _log_classes(union: ClassUnion, old: Dataset | None, recipe: Recipe, job: JobHandle) -> None:
     base = recipe.origin.shown
     added = f"{len(union.added)} new ones: {', '.join(union.added)}" if union.added else "none new"
     job.log(f"{union.old} classes of {base} are kept; {added}.")
-    if not union.added and (note := nothing_new(base)) not in recipe.notes:
-        job.log(note)  # only now the classes of a weights file are known
+    notes: tuple[str, ...] = () if union.added else (nothing_new(base),)
+    if old is not None:
+        notes += notes_on_old_data(union, old.names, old.counts["train"], base)
+    for note in notes:
+        if note not in recipe.notes:  # only now the classes of a weights file are known
+            job.log(note)
+
+
+def _numbers(
+    new: Dataset, old: Dataset | None, buffer: Sequence[Path], union: ClassUnion
+) -> ImageNumbers:
+    """The numbers of images and classes that the settings are chosen from."""
+    part = DatasetPart(old, {}, union.ids(old.names)) if old is not None else None
+    seen = {cls for image in buffer if part for cls in part.classes(image)}
+    absent = sum(i not in seen for i in range(union.old))
+    images = len(new.scan().splits["train"])
+    return ImageNumbers(images, len(buffer), union.old, len(union.added), absent)
 
 
 def _old_extractor(before: Start, recipe: Recipe, settings: Settings) -> FeatureExtractor:

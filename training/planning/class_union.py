@@ -84,6 +84,55 @@ def nothing_new(model: str) -> str:
     )
 
 
+def notes_on_old_data(
+    union: ClassUnion, names: Sequence[str], objects: Mapping[int, int], model: str
+) -> tuple[str, ...]:
+    """Notes on classes that only the model has, or only the old data.
+
+    Args:
+        union: The classes of the model and of the new data.
+        names: Class names of the old data.
+        objects: Class id of the old data → number of objects (images, for `classify`) in train.
+        model: The model's id.
+    """
+    ids = union.ids(names)
+    shown = {i for own, i in enumerate(ids) if objects.get(own)}
+    absent = [name for i, name in enumerate(union.names[: union.old]) if i not in shown]
+    unknown = [names[own] for own, i in enumerate(ids) if i is None and objects.get(own)]
+    notes = []
+    if absent:
+        notes.append(
+            f"old_data_path has no objects of {_quoted(absent)}, which {model} knows: only the old "
+            "model's predictions hold them, and the forgetting report cannot measure them there. "
+            "Give old data that has them, too."
+        )
+    if unknown:
+        notes.append(
+            f"old_data_path has objects of {_quoted(unknown)}, which neither {model} nor data_path "
+            "teaches: they are left out."
+        )
+    return tuple(notes)
+
+
+def note_on_lost_classes(model: str, known: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
+    """A note on the classes of a model that the data of its next version lacks; none if it has all.
+
+    Args:
+        model: The model's id.
+        known: Its class names.
+        names: Class names of the next version.
+    """
+    taught = set(matched(known, names))
+    lost = [name for i, name in enumerate(known) if i not in taught]
+    if not lost:
+        return ()
+    return (
+        f"The new version will not know {_quoted(lost)}, which {model} knows: the data has no such "
+        f"{'class' if len(lost) == 1 else 'classes'}. Mode incremental keeps what a model knows; "
+        "another name keeps both models apart.",
+    )
+
+
 def _unmatched(known: Sequence[str], names: Sequence[str]) -> list[int]:
     return [i for i, found in enumerate(matched(known, names)) if found is None]
 

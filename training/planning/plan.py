@@ -6,7 +6,7 @@ sizes. A recipe is stored as JSON in the job's row; the trainers read nothing el
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from models_store.names import check_name
 from models_store.registry import Registry
 from settings import Settings
 from training.planning.base_models import BaseNetwork, architecture_yaml, choose_base, job_named
-from training.planning.class_union import nothing_new
+from training.planning.class_union import note_on_lost_classes, notes_on_old_data, nothing_new
 from training.planning.compatibility import check_incremental, check_teacher
 from training.planning.gpus import with_gpus
 from training.planning.hyperparameters import check_hyperparameters
@@ -93,19 +93,20 @@ def plan(
 def plan_regular(request: TrainingRequest, task: Task | None, stores: Stores) -> Recipe:
     """Plan a training of all layers at once, of a YOLO model or a MobileNet."""
     common = Common.of(request, stores.base(request.model, request.weights, task), stores)
-    stores.read(common.path, common.base.task, min_classes=2)
-    return common.recipe(request)
+    data = stores.read(common.path, common.base.task, min_classes=2)
+    return common.recipe(request, common.lost_classes(data.names, stores))
 
 
 def plan_freeze_strategy(request: TrainingRequest, task: Task | None, stores: Stores) -> Recipe:
     """Plan a training that unfreezes head, neck and backbone in stages."""
     common = Common.of(request, stores.base(request.model, request.weights, task), stores)
-    stores.read(common.path, common.base.task, min_classes=2)
+    data = stores.read(common.path, common.base.task, min_classes=2)
+    lost = common.lost_classes(data.names, stores)
     if not request.use_freeze_strategy:
-        return common.recipe(request)
+        return common.recipe(request, lost)
     stages = STAGES[common.base.task]
     epochs, notes = _stage_epochs(request.min_epochs_per_stage, request.epochs, stages)
-    return common.recipe(request, after=notes, decisions=notes, min_epochs_per_stage=epochs)
+    return common.recipe(request, lost, notes, decisions=notes, min_epochs_per_stage=epochs)
 
 
 def plan_incremental(request: TrainingRequest, task: Task | None, stores: Stores) -> Recipe:
@@ -123,6 +124,8 @@ def plan_incremental(request: TrainingRequest, task: Task | None, stores: Stores
     union = check_incremental(new, old, stores.description(origin), options.new_classes)
     if union is not None and not union.added:
         notes += (nothing_new(origin.shown),)
+    if union is not None and old is not None:
+        notes += notes_on_old_data(union, old.names, old.counts["train"], origin.shown)
     if old is None:
         notes += _old_data_hint(origin, common.path, stores)
     return common.recipe(request, notes, incremental=options, old_base=original)
@@ -144,7 +147,9 @@ def plan_distillation(request: TrainingRequest, task: Task | None, stores: Store
         student = architecture_yaml(base.network) if fresh and is_yolo else None
         student = known.architecture if known else student
         check_teacher(data, old if options.replays else None, student, taught)
-    return common.recipe(request, distillation=options, teacher=teacher)
+    names = (*data.names, *(old.names if old is not None and options.replays else ()))
+    lost = common.lost_classes(names, stores)
+    return common.recipe(request, lost, distillation=options, teacher=teacher)
 
 
 PLANNERS: dict[Mode, Callable[[TrainingRequest, Task | None, Stores], Recipe]] = {
@@ -175,6 +180,13 @@ class Common:
         hyper = check_hyperparameters(request.hyper, base.family, base.task)
         name = check_name((request.name or "").strip() or base.default_name)
         return cls(base, hyper, name, stores.datasets.resolve((request.data or "").strip()))
+
+    def lost_classes(self, names: Sequence[str], stores: Stores) -> Notes:
+        """A note if the result, with classes of these names, replaces a model that knows more."""
+        known = stores.description(self.base)
+        if known is None or self.base.value.partition(":")[0] != self.name:
+            return ()
+        return note_on_lost_classes(self.base.value, known.names, names)
 
     def recipe(
         self, request: TrainingRequest, notes: Notes = (), after: Notes = (), **fields: Any

@@ -58,6 +58,12 @@ class DatasetPart:
             own = self.dataset.object_classes.get(image, ())
         return tuple(cls for cls in (self.ids[i] for i in own) if cls is not None)
 
+    @property
+    def labelled_classes(self) -> frozenset[int]:
+        """The union ids of the classes that the dataset has objects of in train."""
+        own = (self.ids[i] for i, amount in self.dataset.counts["train"].items() if amount)
+        return frozenset(i for i in own if i is not None)
+
     def counts(self, split: str) -> Counter[int]:
         """Class id of the union → objects in a split (images, for `classify`)."""
         return Counter(cls for image in self.splits[split] for cls in self.classes(image))

@@ -58,9 +58,12 @@ def batch(*files: str, label: tuple[int, list[float]] | None = None) -> dict[str
     }
 
 
-def memory(bins: int = 4, masks: bool = False, **strength: float) -> Any:
+def memory(
+    bins: int = 4, masks: bool = False, unlabelled: tuple[int, ...] = (), **strength: float
+) -> Any:
     old: Any = OldModel(bins, masks)
-    return DetectionRetentionLoss(TaskLoss(), old, [STRIDE], Strength(**strength))  # type: ignore[arg-type]
+    how = Strength(**strength)  # type: ignore[arg-type]
+    return DetectionRetentionLoss(TaskLoss(), old, [STRIDE], how, unlabelled=unlabelled)
 
 
 def test_the_old_model_answers_for_new_pictures_only() -> None:
@@ -70,6 +73,27 @@ def test_the_old_model_answers_for_new_pictures_only() -> None:
     assert targets.taught[0, 0, 1].item() == pytest.approx(1 / (1 + 2.718281828**-3))
     assert not targets.taught[1].any()  # an old picture has labels of its old objects
     assert targets.replayed.tolist() == [False, True]
+
+
+def test_the_old_model_answers_for_classes_that_old_data_do_not_label() -> None:
+    """Of three steps, the data of the first label nothing of what the second has taught."""
+    found, said = memory(unlabelled=(1,)), outputs(4, seed=1)
+    found.teacher.outputs.scores[:, 0] = 3.0  # the old model is sure of both classes
+    _, items = found(said, batch(f"{NEW}1.jpg", f"{REPLAYED}1.jpg"))
+    taught = found.task_loss.bce.taught
+    assert taught[0].all()
+    assert taught[1, :, 1].all()
+    assert not taught[1, :, 0].any()
+    assert items["old_box"] > memory()(said, batch(f"{NEW}1.jpg", f"{REPLAYED}1.jpg"))[1]["old_box"]
+
+
+def test_a_label_in_old_data_comes_before_the_old_model() -> None:
+    found = memory(bins=1, unlabelled=(1,))
+    found.teacher.outputs.boxes[1, 0] = 0.5
+    old = batch(f"{NEW}1.jpg", f"{REPLAYED}1.jpg", label=(1, [0.25, 0.25, 0.5, 0.5]))
+    found(outputs(1), old)
+    assert not found.task_loss.bce.taught[1, 0].any()
+    assert found.task_loss.bce.taught[1, 1:, 1].all()
 
 
 def test_where_a_label_is_the_old_model_is_not_asked() -> None:

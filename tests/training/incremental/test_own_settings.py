@@ -46,10 +46,11 @@ def test_the_share_of_old_images(
         ("classify", (250, 750, 15, 5), 0.75, False),  # chosen by a person
         ("classify", (250, 750, 15, 0), 0.2, False),
         ("detect", (250, 750, 15, 5), 0.2, False),
+        ("classify", (250, 750, 15, 5, 1), 0.2, False),  # of one old class no image is kept
     ],
 )
 def test_nothing_holds_old_classes_that_are_as_frequent_as_new_ones(
-    task: Task, numbers: tuple[int, int, int, int], requested: float, balanced: bool
+    task: Task, numbers: tuple[int, ...], requested: float, balanced: bool
 ) -> None:
     found = choose_settings(task, ImageNumbers(*numbers), requested, True)
     assert found.balanced is balanced

@@ -170,6 +170,26 @@ def test_old_data_of_other_classes_is_refused(registry: Registry, job: Recording
         run(plan, job)  # a weights file's classes are known only once it is loaded
 
 
+def test_a_third_step_holds_what_the_second_taught(registry: Registry, job: RecordingJob) -> None:
+    """The old data are those of the first step: nobody labelled the lamps in them."""
+    base = narrow_network(registry, "detect", ("Triangle", "lamp"))
+    plan = planned(registry, "detect", base)
+    note = f"old_data_path has no objects of 'lamp', which {base} knows"
+    assert any(note in line for line in plan.notes)
+    setup = set_up(plan, job, get_settings())
+    assert setup.unlabelled == [1]
+    assert note not in job.text  # said in the answer; the log begins with the answer's notes
+    unnoted = plan.model_copy(update={"notes": ()})  # of a weights file, planning knows no class
+    set_up(unnoted, job, get_settings())
+    assert note in job.text
+
+    base = narrow_network(registry, "classify", ("Triangle", "lamp"))
+    options = {"old_data": shapes("classify", 1), "max_replay_samples": 1000}
+    equal = planned(registry, "classify", base, incremental=options)
+    setup = set_up(equal, RecordingJob(job.folder.with_name("equal")), get_settings())
+    assert setup.strength.scores > 0
+
+
 def test_a_classifier_learns_a_class_without_images_of_the_old_ones(
     registry: Registry, job: RecordingJob
 ) -> None:

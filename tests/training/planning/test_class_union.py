@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from errors import ValidationFailed
-from training.planning.class_union import ClassUnion, unite
+from training.planning.class_union import ClassUnion, notes_on_old_data, unite
 
 OLD = ("stop", "yield")
 
@@ -58,3 +58,23 @@ def test_names_find_their_ids(
     names: tuple[str, ...], data: tuple[str, ...], expected: tuple[int | None, ...]
 ) -> None:
     assert ClassUnion(names, len(names)).ids(data) == expected
+
+
+@pytest.mark.parametrize(
+    ("names", "objects", "words"),
+    [
+        (("Stop", "yield", "tram"), {0: 3, 1: 2, 2: 9}, ()),
+        (("yield",), {0: 3}, ("no objects of 'stop', which signs:1 knows",)),
+        (("stop", "yield"), {0: 3, 1: 0}, ("no objects of 'yield'",)),  # named, but not labelled
+        (("stop", "yield", "bus"), {0: 3, 1: 1, 2: 4}, ("objects of 'bus', which neither",)),
+        (("stop", "yield", "bus"), {0: 3, 1: 1}, ()),
+        (("stop", "bus"), {0: 3, 1: 4}, ("no objects of 'yield'", "objects of 'bus'")),
+    ],
+)
+def test_old_data_may_lack_classes_or_have_others(
+    names: tuple[str, ...], objects: dict[int, int], words: tuple[str, ...]
+) -> None:
+    union = ClassUnion(("stop", "yield", "tram"), old=2)
+    notes = notes_on_old_data(union, names, objects, "signs:1")
+    assert len(notes) == len(words)
+    assert all(word in note for word, note in zip(words, notes, strict=True))

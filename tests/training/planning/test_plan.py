@@ -181,6 +181,27 @@ def test_a_default_stage_length_is_lowered_and_said(
     assert chosen.decisions == ()
 
 
+@pytest.mark.parametrize("mode", ["regular", "freeze_strategy", "distillation"])
+def test_a_version_that_knows_less_than_the_last_is_told(
+    registry: Registry, settings: Settings, data: Path, mode: str
+) -> None:
+    """The model `signs` knows `a` and `circle`; the shapes are circle, square and triangle."""
+    fields: dict[str, Any] = {"mode": mode, "model": "signs"}
+    fields |= {"distillation": {"teacher": "yolov8m"}} if mode == "distillation" else {}
+    word = f"will not know 'a', which {registry.get('signs').id} knows"
+    assert any(word in note for note in planned(registry, settings, data, **fields).notes)
+    for other in ({"name": "mine"}, {"model": "m"}):  # another model than the one that knows it
+        found = planned(registry, settings, data, **fields | other)
+        assert not any("will not know" in note for note in found.notes)
+    if mode == "distillation":
+        content = data.read_text().replace("square", "a")
+        old = data.with_name("old.yaml")
+        old.write_text(content)
+        fields["distillation"] |= {"old_data": str(old)}
+        found = planned(registry, settings, data, **fields)
+        assert not any("will not know" in note for note in found.notes)
+
+
 def test_the_learning_modes_resolve_what_they_learn_from(
     registry: Registry, settings: Settings, data: Path
 ) -> None:
