@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationInfo,
+    model_validator,
+)
 
 from api.middleware.errors import check
 from api.schemas import MODEL_EXAMPLE, RequestFields
@@ -167,15 +173,34 @@ class TrainingFields(Fields):
         {}, description="an object with Ultralytics' hyperparameters", examples=[{"lr0": 0.01}]
     )
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _drop_other_modes(cls, values: Any, info: ValidationInfo) -> Any:
+    def _drop_other_modes(
+        cls, values: Any, build: ModelWrapValidatorHandler[Self], info: ValidationInfo
+    ) -> Self:
+        """Pass over fields of other modes, with a note on those that do not have their default."""
         if not isinstance(values, dict):
-            return values
+            return build(values)
         mode = info.context or values.get("mode") or "regular"
         own = FIELDS_OF_MODE.get(mode, frozenset()) if isinstance(mode, str) else frozenset()
         others = set().union(*FIELDS_OF_MODE.values()) - own
-        return {name: value for name, value in values.items() if name not in others}
+        made = build({name: value for name, value in values.items() if name not in others})
+        meant = [name for name in values if name in others and cls._is_meant(name, values[name])]
+        if meant:
+            have = "has" if len(meant) == 1 else "have"
+            made._notes += [f"{', '.join(meant)} {have} no effect in mode {mode}."]
+        return made
+
+    @classmethod
+    def _is_meant(cls, name: str, value: object) -> bool:
+        """Whether a person gave a value: the old clients' form sends every field's default."""
+        default, text = cls.model_fields[name].default, str(value).strip().lower()
+        if text in ("", "none", str(default).lower()):
+            return False
+        try:
+            return float(text) != float(default)
+        except (TypeError, ValueError):
+            return True
 
     def request(self, mode: Mode) -> TrainingRequest:
         """The training request with these fields."""
@@ -195,6 +220,7 @@ class TrainingFields(Fields):
             base_model=self.base_model_path,
             promote=self.promote,
             hyper=self.hyper,
+            notes=tuple(self.notes),
             incremental=self.incremental() if mode == "incremental" else None,
             distillation=self.distillation() if mode == "distillation" else None,
         )

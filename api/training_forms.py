@@ -6,9 +6,10 @@ of all modes. Here stands how a form shows them: title, meaning, group, and what
 Extensions of a property: `x-group`, its group (`GROUPS`); `x-advanced`, whether a form hides it at
 first; `x-hint`, what it means, without what is allowed; `x-default`, its default, which is also in
 the description; `x-source`, where its value can be chosen from: `dataset`, `model` or `job`; of a
-hyperparameter also `x-families` and `x-tasks`, the models that have it. A property without
-`x-group` has no effect in the mode. The schemas of hyperparameters are in `x-properties`, not in
-`properties`: one is called `cls`, a name that generated Python clients cannot have.
+hyperparameter also `x-families` and `x-tasks`, the models that have it (not always in every
+combination: a job whose model lacks it is refused). A property without `x-group` has no effect in
+the mode. The schemas of hyperparameters are in `x-properties`, not in `properties`: one is called
+`cls`, a name that generated Python clients cannot have.
 """
 
 from __future__ import annotations

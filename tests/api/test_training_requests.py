@@ -108,8 +108,28 @@ def test_what_belongs_to_other_modes_is_not_looked_at(service: Service, path: st
     body: dict[str, Any] = {"data_path": str(service.data), **foreign}
     if path == "/train":
         body = {"model_id": "n", "dataset_path": str(service.data), "parameters": foreign}
-    assert service.post(path, body).status_code == 200
+    answer = service.post(path, body)
+    assert answer.status_code == 200
     assert service.jobs.list()[0].recipe["min_epochs_per_stage"] == 15
+    named = "min_epochs_per_stage, distill_temperature, replay_ratio, new_classes"
+    assert f"{named} have no effect in mode regular." in answer.json()["notes"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "note"),
+    [
+        ({}, None),  # the form of the old clients sends the fields of every mode
+        ({"replay_ratio": "0.20", "enable_consistency": "False"}, None),
+        ({"teacher_model_path": "signs"}, "teacher_model_path has no effect in mode regular."),
+    ],
+)
+def test_what_was_meant_for_another_mode_is_told(
+    service: Service, fields: dict[str, Any], note: str | None
+) -> None:
+    body = {**FORM, "data_path": str(service.data), "model_type": "n", **fields}
+    notes = service.post("/api/training/regular", body).json()["notes"]
+    told = [line for line in notes if "no effect" in line]
+    assert told == ([note] if note else [])
 
 
 def test_the_stage_length_of_the_old_form_is_lowered_and_the_answer_says_so(

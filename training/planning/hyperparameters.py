@@ -81,18 +81,16 @@ EVERY: dict[str, Kind] = {
     "hsv_h": Number(0, 0.5),
     "hsv_s": Number(0, 1),
     "hsv_v": Number(0, 1),
-    "degrees": Number(0, 180),
-    "translate": Number(0, 1),
     "scale": Number(0, 1),
     "fliplr": Number(0, 1),
     "flipud": Number(0, 1),
-    "erasing": Number(0, 0.9),
-    "dropout": Number(0, 0.9),
     "bn_momentum": Number(0.001, 1),
     "workers": Number(0, 64, whole=True),
     "seed": Number(0, 2**31 - 1, whole=True),
 }
-MOBILENET: dict[str, Kind] = EVERY | {"label_smoothing": Number(0, 0.5)}
+AFFINE: dict[str, Kind] = {"degrees": Number(0, 180), "translate": Number(0, 1)}
+CLASSIFIER: dict[str, Kind] = {"erasing": Number(0, 0.9), "dropout": Number(0, 0.9)}
+MOBILENET: dict[str, Kind] = EVERY | AFFINE | CLASSIFIER | {"label_smoothing": Number(0, 0.5)}
 YOLO: dict[str, Kind] = EVERY | {
     "optimizer": Choice(("auto", "SGD", "Adam", "AdamW", "NAdam", "RAdam", "RMSProp", "MuSGD")),
     "momentum": Number(0, 1),
@@ -105,24 +103,26 @@ YOLO: dict[str, Kind] = EVERY | {
     "cache": Choice(("false", "ram")),  # "disk" would write into the dataset
     "fraction": Number(0.001, 1),
 }
-BOXES: dict[str, Kind] = {
+BOXES: dict[str, Kind] = AFFINE | {
     "box": Number(0, 100),
     "cls": Number(0, 100),
     "dfl": Number(0, 100),
-    "pose": Number(0, 100),
-    "kobj": Number(0, 100),
     "shear": Number(0, 180),
     "perspective": Number(0, 0.001),
     "mosaic": Number(0, 1),
     "mixup": Number(0, 1),
-    "copy_paste": Number(0, 1),
     "close_mosaic": Number(0, 10_000, whole=True),
     "multi_scale": Number(0, 0.9),
     "cls_pw": Number(0, 1),
 }
-CLASSIFY: dict[str, Kind] = {
-    "auto_augment": Choice(("randaugment", "autoaugment", "augmix", "none")),
+OF_TASK: dict[Task, dict[str, Kind]] = {
+    "detect": BOXES,
+    "segment": BOXES | {"copy_paste": Number(0, 1)},  # needs polygons
+    "pose": BOXES | {"pose": Number(0, 100), "kobj": Number(0, 100)},
+    "classify": CLASSIFIER
+    | {"auto_augment": Choice(("randaugment", "autoaugment", "augmix", "none"))},
 }
+"""Task → hyperparameters that have an effect in YOLO models for it only (Ultralytics 8.4.190)."""
 
 MEANINGS: dict[str, dict[str, str]] = {
     "Schedule": {
@@ -176,7 +176,7 @@ MEANINGS: dict[str, dict[str, str]] = {
 }
 """Group of a form → hyperparameters of it, with their meanings."""
 
-NAMES = frozenset(YOLO | MOBILENET | BOXES | CLASSIFY)
+NAMES = frozenset(YOLO | MOBILENET).union(*OF_TASK.values())
 """Names of all hyperparameters, of all kinds of models."""
 
 
@@ -184,14 +184,15 @@ def known_hyperparameters(family: Family, task: Task) -> Mapping[str, Kind]:
     """The hyperparameters that a kind of model has."""
     if family == "mobilenet":
         return MOBILENET
-    return YOLO | (CLASSIFY if task == "classify" else BOXES)
+    return YOLO | OF_TASK[task]
 
 
 def check_hyperparameters(given: Mapping[str, Any], family: Family, task: Task) -> dict[str, Any]:
     """Check hyperparameters and convert them to their types; None and empty strings are dropped.
 
     Raises:
-        ValidationFailed: A name is unknown for this kind of model, or a value is out of range.
+        ValidationFailed: A name is unknown, or has no effect in this kind of model, or a value is
+            out of range.
     """
     known = known_hyperparameters(family, task)
     checked = {}
@@ -199,6 +200,11 @@ def check_hyperparameters(given: Mapping[str, Any], family: Family, task: Task) 
         if value is None or value == "":
             continue
         kind = known.get(name)
+        if kind is None and name in NAMES:
+            raise ValidationFailed(
+                f"The training parameter {name} has no effect on a {family} model for {task}. "
+                f"Leave it out. Those that have one: {', '.join(known)}."
+            )
         if kind is None:
             raise ValidationFailed(
                 f"Unknown training parameter for {family} {task}. {unknown_sentence(name, known)}"

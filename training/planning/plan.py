@@ -113,6 +113,10 @@ def plan_incremental(request: TrainingRequest, task: Task | None, stores: Stores
     """Plan a training that adds classes or data to an existing model."""
     base, notes = _incremental_base(request, task, stores)
     common = Common.of(request, base, stores)
+    if "label_smoothing" in common.hyper:
+        raise ValidationFailed(
+            "label_smoothing has no effect in mode incremental, whose loss has none. Leave it out."
+        )
     options, old = _replay(request.incremental or IncrementalOptions(), base.task, stores)
     _check_fraction(options, common.hyper)
     new = stores.read(common.path, base.task, min_classes=1)
@@ -215,7 +219,7 @@ class Common:
             use_freeze_strategy=request.use_freeze_strategy,
             promote=request.promote,
             hyper=self.hyper,
-            notes=(self.base.sentence, *notes, *more, *after),
+            notes=(self.base.sentence, *notes, *more, *after, *request.notes),
             **own,
         )
 

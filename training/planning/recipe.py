@@ -53,6 +53,7 @@ class TrainingRequest(BaseModel):
     min_epochs_per_stage: int = STAGE_EPOCHS
     promote: Promote = "never"
     hyper: dict[str, Any] = Field(default_factory=dict)
+    notes: tuple[str, ...] = ()  # of the API, on what the client sent
     incremental: IncrementalOptions | None = None  # for mode incremental; None: the defaults
     distillation: DistillationOptions | None = None
 

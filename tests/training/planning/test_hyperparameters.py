@@ -24,6 +24,17 @@ from training.planning.hyperparameters import check_hyperparameters
         ("yolo", "detect", {"workers": True}, None),
         ("mobilenet", "classify", {"label_smoothing": 0.1}, {"label_smoothing": 0.1}),
         ("mobilenet", "classify", {"optimizer": "SGD"}, None),
+        ("mobilenet", "classify", {"degrees": 5, "dropout": 0.1}, {"degrees": 5, "dropout": 0.1}),
+        ("yolo", "classify", {"erasing": 0.1, "dropout": 0.1}, {"erasing": 0.1, "dropout": 0.1}),
+        ("yolo", "pose", {"kobj": 1, "degrees": 5}, {"kobj": 1, "degrees": 5}),
+        ("yolo", "segment", {"copy_paste": 0.5}, {"copy_paste": 0.5}),
+        # Ultralytics takes these for every task, and passes over them
+        ("yolo", "classify", {"degrees": 5}, None),
+        ("yolo", "classify", {"translate": 0.1}, None),
+        ("yolo", "detect", {"dropout": 0.1}, None),
+        ("yolo", "segment", {"erasing": 0.1}, None),
+        ("yolo", "detect", {"copy_paste": 0.5}, None),
+        ("yolo", "segment", {"kobj": 1}, None),
     ],
 )
 def test_hyperparameters(

@@ -181,6 +181,22 @@ def test_a_default_stage_length_is_lowered_and_said(
     assert chosen.decisions == ()
 
 
+def test_label_smoothing_is_refused_where_the_loss_has_none(
+    registry: Registry, settings: Settings, data: Path, tmp_path: Path
+) -> None:
+    described = description("classify").model_copy(update={"family": "mobilenet"})
+    described.save(tmp_path)
+    for file in ("model.safetensors", "model.onnx"):
+        (tmp_path / file).touch()
+    registry.publish(tmp_path, "mobile", {"kind": "import"})
+    images = write_shapes(data.parent.parent / "kinds", "classify", 6, 3, 32)
+    hyper = {"label_smoothing": 0.1}
+    assert planned(registry, settings, images, model="mobile", hyper=hyper).hyper == hyper
+    with pytest.raises(ValidationFailed, match="no effect in mode incremental"):
+        planned(registry, settings, images, mode="incremental", base_model="mobile", hyper=hyper)
+    registry.delete("mobile")
+
+
 @pytest.mark.parametrize("mode", ["regular", "freeze_strategy", "distillation"])
 def test_a_version_that_knows_less_than_the_last_is_told(
     registry: Registry, settings: Settings, data: Path, mode: str
