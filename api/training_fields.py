@@ -204,13 +204,20 @@ class TrainingFields(Fields):
 
     def request(self, mode: Mode) -> TrainingRequest:
         """The training request with these fields."""
+        name = suggest_name(self.name) if self.name else None
+        notes = list(self.notes)
+        if self.name and name != self.name.strip().lower():
+            notes.append(
+                f"The model is named {name!r}, not {self.name!r}: names have lower-case letters "
+                "a-z, digits, '.', '_' and '-'."
+            )
         return TrainingRequest(
             mode=mode,
             task=self.task,
             model=self.model_type,
             weights=self.resume_weights,
             data=self.data_path,
-            name=suggest_name(self.name) if self.name else None,
+            name=name,
             epochs=self.epochs,
             imgsz=self.imgsz,
             batch=self.batch,
@@ -220,7 +227,7 @@ class TrainingFields(Fields):
             base_model=self.base_model_path,
             promote=self.promote,
             hyper=self.hyper,
-            notes=tuple(self.notes),
+            notes=tuple(notes),
             incremental=self.incremental() if mode == "incremental" else None,
             distillation=self.distillation() if mode == "distillation" else None,
         )

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+import unicodedata
+from hashlib import sha256
 
 from errors import ModelNotFound, ValidationFailed
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
 RESERVED = frozenset({"active", "compare", "latest", "promoted", "shadow"})  # some are routes
+
+HASH = 6  # hexadecimal digits
 
 
 def check_name(name: str) -> str:
@@ -29,12 +33,24 @@ def check_name(name: str) -> str:
 def suggest_name(text: str) -> str:
     """A valid model name derived from free text, such as a file's stem.
 
+    Accents are left out. Where other letters or digits are lost, a hash of the text follows, so
+    that models with names in another script do not become versions of one model.
+
     Examples:
         >>> suggest_name("My Model (v2)")
         'my-model-v2'
+        >>> suggest_name("Café")
+        'cafe'
+        >>> suggest_name("猫 2")
+        '2-06f53e'
     """
-    name = re.sub(r"[^a-z0-9._-]+", "-", text.lower())
+    letters = unicodedata.normalize("NFKD", text.casefold())
+    plain = "".join(letter for letter in letters if not unicodedata.combining(letter))
+    name = re.sub(r"[^a-z0-9._-]+", "-", plain)
     name = re.sub(r"\.\.+", ".", name).strip("-._")[:63].strip("-._")
+    if any(letter.isalnum() and not letter.isascii() for letter in plain):
+        digest = sha256(plain.encode("utf-8", "replace")).hexdigest()[:HASH]
+        return f"{name[: 62 - HASH].strip('-._') or 'model'}-{digest}"
     return f"{name}-model".lstrip("-") if name in RESERVED or not name else name
 
 

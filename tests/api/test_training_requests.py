@@ -181,3 +181,18 @@ def test_too_many_jobs_of_a_caller_get_a_429_that_says_how_to_cancel(
     path = message[message.index("/jobs/") :].rstrip(".")
     assert service.post(path).status_code == 200
     assert service.post("/api/training/regular", body).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [("Signs", None), ("Meine Schilder", "meine-schilder"), ("猫", "model-a810bf")],
+)
+def test_a_name_that_models_cannot_have_is_changed_and_told(
+    service: Service, name: str, published: str | None
+) -> None:
+    body = {**FORM, "data_path": str(service.data), "model_type": "n", "name": name}
+    notes = service.post("/api/training/regular", body).json()["notes"]
+    assert any(f"The model is named '{published}', not" in note for note in notes) is bool(
+        published
+    )
+    assert service.jobs.list()[0].model_name == (published or "signs")

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from database import Database
 from errors import Conflict, InvalidModelFile, ModelNotFound, ValidationFailed
 from models_store.live_models import MISS_SECONDS
-from models_store.names import suggest_name
+from models_store.names import check_name, suggest_name
 from models_store.registry import Registry
 from models_store.store import ModelStore, locate, new_version
 from settings import Settings
@@ -210,12 +210,18 @@ def test_unusable_names_are_refused(registry: Registry, model_folder: Path, name
         ("best", "best"),
         ("..", "model"),
         ("active", "active-model"),
-        ("Größe", "gr-e"),
+        ("Größe", "grosse"),
+        ("猫", "model-a810bf"),
+        ("狗", "model-cecd67"),  # another model
+        ("Ampel 灯 v2", "ampel-v2-9f9516"),
+        ("猫\ud800", "model-572b1e"),
+        ("猫" + "x" * 80, "x" * 56 + "-59339d"),
         ("x" * 80, "x" * 63),
     ],
 )
 def test_a_name_is_suggested_for_any_file(registry: Registry, text: str, name: str) -> None:
     assert suggest_name(text) == name
+    check_name(suggest_name(text))
 
 
 def _is_later_than(milliseconds: int) -> bool:
