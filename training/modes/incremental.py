@@ -55,7 +55,7 @@ from training.incremental.own_settings import ImageNumbers, choose_settings
 from training.mobilenet import trainer as mobilenet
 from training.mobilenet.data import preprocessing_for
 from training.modes.mobilenet import Retention
-from training.planning.class_union import ClassUnion, notes_on_old_data, nothing_new, unite
+from training.planning.class_union import ClassUnion, notes_on_added, notes_on_old_data, unite
 from training.planning.options import IncrementalOptions
 from training.planning.recipe import Recipe
 from training.prepare import announce
@@ -375,7 +375,7 @@ def _log_classes(union: ClassUnion, old: Dataset | None, recipe: Recipe, job: Jo
     base = recipe.origin.shown
     added = f"{len(union.added)} new ones: {', '.join(union.added)}" if union.added else "none new"
     job.log(f"{union.old} classes of {base} are kept; {added}.")
-    notes: tuple[str, ...] = () if union.added else (nothing_new(base),)
+    notes = notes_on_added(union, base)
     if old is not None:
         notes += notes_on_old_data(union, old.names, old.counts["train"], base)
     for note in notes:

@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dataset.class_matching import matched, shown_names
+from dataset.class_matching import key_of, matched, shown_names, tidy
 from errors import ValidationFailed
 
 SHOWN = 8  # names in a message
+JOINTS = str.maketrans("", "", "_-.")  # `stop sign`, `stop_sign`, `stop-sign`
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,10 @@ def unite(
         ValidationFailed: `new_classes` and the new data do not agree.
     """
     unknown = _unmatched(old, new)
-    taught = list(dict.fromkeys(new[i].strip() for i in unknown if objects.get(i)))
+    taught = list(dict.fromkeys(tidy(new[i]) for i in unknown if objects.get(i)))
     if not asked:
         return ClassUnion((*old, *taught), len(old))
-    wanted = [asked[i].strip() for i in _unmatched(old, asked)]
+    wanted = [tidy(asked[i]) for i in _unmatched(old, asked)]
     meant = matched(taught, wanted)
     if untaught := [name for name, i in zip(wanted, meant, strict=True) if i is None]:
         raise ValidationFailed(
@@ -76,12 +77,31 @@ def unite(
     return ClassUnion((*old, *first), len(old))
 
 
-def nothing_new(model: str) -> str:
-    """A note on new data without a new class."""
-    return (
-        f"The new data has no class that {model} lacks, so no class is added: the training goes on "
-        "with the classes that it knows. If a class is missing, check the names in data_path."
+def notes_on_added(union: ClassUnion, model: str) -> tuple[str, ...]:
+    """Notes on new data that add no class, or classes that are nearly named as old ones.
+
+    Args:
+        union: The classes of the model and of the new data.
+        model: The model's id.
+    """
+    if not union.added:
+        return (
+            f"The new data has no class that {model} lacks, so no class is added: the training "
+            "goes on with the classes that it knows. If a class is missing, check the names in "
+            "data_path.",
+        )
+    known = {_joined(name): name for name in union.names[: union.old]}
+    return tuple(
+        f"The new class {name!r} is nearly named as {near!r}, which {model} knows, and is learned "
+        "as a class of its own. If both are the same, name it so in data_path."
+        for name in union.added
+        if (near := known.get(_joined(name)))
     )
+
+
+def _joined(name: str) -> str:
+    """A class name without case, blanks and the signs that other tools have in their place."""
+    return key_of(name).translate(JOINTS) or name
 
 
 def notes_on_old_data(

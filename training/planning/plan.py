@@ -21,7 +21,7 @@ from models_store.names import check_name
 from models_store.registry import Registry
 from settings import Settings
 from training.planning.base_models import BaseNetwork, architecture_yaml, choose_base, job_named
-from training.planning.class_union import note_on_lost_classes, notes_on_old_data, nothing_new
+from training.planning.class_union import note_on_lost_classes, notes_on_added, notes_on_old_data
 from training.planning.compatibility import check_incremental, check_teacher
 from training.planning.gpus import with_gpus
 from training.planning.hyperparameters import check_hyperparameters
@@ -126,8 +126,8 @@ def plan_incremental(request: TrainingRequest, task: Task | None, stores: Stores
         notes += (note,)
     origin = original or base
     union = check_incremental(new, old, stores.description(origin), options.new_classes)
-    if union is not None and not union.added:
-        notes += (nothing_new(origin.shown),)
+    if union is not None:
+        notes += notes_on_added(union, origin.shown)
     if union is not None and old is not None:
         notes += notes_on_old_data(union, old.names, old.counts["train"], origin.shown)
     if old is None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from errors import ValidationFailed
-from training.planning.class_union import ClassUnion, notes_on_old_data, unite
+from training.planning.class_union import ClassUnion, notes_on_added, notes_on_old_data, unite
 
 OLD = ("stop", "yield")
 
@@ -18,6 +18,7 @@ OLD = ("stop", "yield")
         (("yield",), {0: 3}, ("Stop",), OLD),  # known already: nothing to add
         (("tram", " tram "), {0: 1, 1: 1}, (), ("stop", "yield", "tram")),  # one class
         (("A", "a"), {0: 1, 1: 1}, (), ("stop", "yield", "A", "a")),  # letters
+        (("e\u0301", "\u00e9"), {0: 1, 1: 1}, (), ("stop", "yield", "\u00e9")),  # one letter
         (("Stop", "s top"), {0: 1, 1: 1}, (), OLD),  # two spellings of what is known
         (("stop", "Stop"), {0: 1, 1: 1}, (), ("stop", "yield", "Stop")),  # the exact one is known
         (("tram",), {0: 1}, ("Tram", "TRAM"), ("stop", "yield", "Tram")),
@@ -78,3 +79,20 @@ def test_old_data_may_lack_classes_or_have_others(
     notes = notes_on_old_data(union, names, objects, "signs:1")
     assert len(notes) == len(words)
     assert all(word in note for word, note in zip(words, notes, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("added", "words"),
+    [
+        ("stop_sign", "'stop_sign' is nearly named as 'Stop sign', which signs:1 knows"),
+        ("STOP-SIGN", "'STOP-SIGN' is nearly named as 'Stop sign'"),
+        ("stop signal", ""),
+        ("c", ""),
+        ("-", ""),
+    ],
+)
+def test_a_new_class_that_is_nearly_named_as_an_old_one_is_told(added: str, words: str) -> None:
+    union = ClassUnion(("Stop sign", "C#", "_", added), old=3)
+    notes = notes_on_added(union, "signs:1")
+    assert bool(notes) is bool(words)
+    assert words in " ".join(notes)
