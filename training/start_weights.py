@@ -38,12 +38,14 @@ class Start:
         model: The network with its weights; None: training from scratch.
         names: Class names of the network.
         preprocessing: The preprocessing that the network was trained with.
+        keypoint_names: Names of its key points, if it has any and they are known.
     """
 
     architecture: dict[str, Any]
     model: nn.Module | None = None
     names: tuple[str, ...] = ()
     preprocessing: Preprocessing | None = None
+    keypoint_names: tuple[str, ...] | None = None
 
 
 def load_start(base: BaseNetwork, folder: Path, settings: Settings) -> Start:
@@ -69,9 +71,9 @@ def load_start(base: BaseNetwork, folder: Path, settings: Settings) -> Start:
         source = _rebuilt(settings.paths.jobs / base.value, folder, base)
     else:
         source = _converted(Path(base.value), folder, base)
-    model, description = load_model(source)
-    _check(description, base.task, base.family, base.shown)
-    return Start(description.architecture, model, description.names, description.preprocessing)
+    model, found = load_model(source)
+    _check(found, base.task, base.family, base.shown)
+    return Start(found.architecture, model, found.names, found.preprocessing, found.keypoint_names)
 
 
 def _converted(path: Path, folder: Path, base: BaseNetwork) -> Path:

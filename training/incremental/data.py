@@ -41,7 +41,8 @@ def read_datasets(
 
 def check_points(before: Start, *datasets: Dataset | None) -> None:
     """Refuse datasets whose key points are not those of the base model."""
-    known = Keypoints(tuple(before.architecture.get("kpt_shape") or ()))
+    shape = tuple(before.architecture.get("kpt_shape") or ())
+    known = Keypoints(shape, None, before.keypoint_names)
     for given in datasets:
         if given is not None and given.keypoints:
             check_keypoints(given.keypoints, known, "the data", "the base model")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -36,9 +37,10 @@ def expand(start: Start, union: ClassUnion) -> Start:
         )
     model: Any = copy.deepcopy(start.model)
     count = len(union.names)
+    wider = replace(start, model=model, names=union.names)
     if hasattr(model, "classifier"):  # MobileNet
         model.classifier[-1] = _wider_linear(model.classifier[-1], count)
-        return Start(start.architecture, model, union.names, start.preprocessing)
+        return wider
     head = model.model[-1]
     if hasattr(head, "linear"):
         head.linear = _wider_linear(head.linear, count)
@@ -52,8 +54,7 @@ def expand(start: Start, union: ClassUnion) -> Start:
         )
     model.yaml = {**model.yaml, "nc": count}
     model.names = dict(enumerate(union.names))
-    architecture = {**start.architecture, "nc": count}
-    return Start(architecture, model, union.names, start.preprocessing)
+    return replace(wider, architecture={**start.architecture, "nc": count})
 
 
 def imprint(linear: nn.Linear, means: Tensor, seen: Tensor, first: int) -> None:

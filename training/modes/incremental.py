@@ -109,7 +109,7 @@ def set_up(recipe: Recipe, job: JobHandle, settings: Settings) -> IncrementalSet
         buffer = ()
     elif buffer:
         job.log(f"{own.ratio:.0%} of each epoch are old images.")
-    dataset = unite_data(union, new, old, buffer)
+    dataset = unite_data(union, new, old, buffer, before.keypoint_names)
     if grows:
         old_prototypes = known_prototypes(old_prototypes, union, dataset, buffer, extractor, job)
         new_prototypes = initialise_rows(

@@ -393,6 +393,11 @@ def _stage_epochs(wanted: int, epochs: int, stages: int) -> tuple[int, Notes]:
 
     The default is a tenth of all epochs. Other values are lowered so that all stages fit.
     """
+    if epochs < stages:
+        return 1, (
+            f"epochs is {epochs}, so only {epochs} of the {stages} stages are trained: the layers "
+            f"of the others stay as they are. Give at least {stages} epochs.",
+        )
     if wanted == STAGE_EPOCHS:
         tenth = max(1, round(epochs / 10))
         if tenth >= wanted:

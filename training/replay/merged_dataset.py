@@ -83,6 +83,7 @@ class MergedDataset:
         classes: Image of train or val → class id. For `classify` only.
         counts: Class id → objects in train (images, for `classify`).
         scanned: The images of both parts.
+        keypoint_names: The model's names of the key points, if they are known.
     """
 
     names: tuple[str, ...]
@@ -91,6 +92,7 @@ class MergedDataset:
     classes: Mapping[Path, int]
     counts: Mapping[int, int]
     scanned: ScanResult
+    keypoint_names: tuple[str, ...] | None = None
 
     @property
     def task(self) -> Task:
@@ -98,7 +100,15 @@ class MergedDataset:
 
     @property
     def keypoints(self) -> Keypoints | None:
-        return self.new.dataset.keypoints
+        """Those of the new data; what it does not say of them is that of the old data, and of the
+        model: all have the same key points.
+        """
+        found = self.new.dataset.keypoints
+        if found is None:
+            return None
+        old = self.replayed.dataset.keypoints if self.replayed is not None else None
+        names = found.names or (old.names if old else None) or self.keypoint_names
+        return Keypoints(found.shape, found.flip or (old.flip if old else None), names)
 
     @property
     def parts(self) -> Iterator[tuple[str, DatasetPart]]:
@@ -195,7 +205,11 @@ class MergedDataset:
 
 
 def unite_data(
-    union: ClassUnion, new: Dataset, old: Dataset | None, replayed: Sequence[Path]
+    union: ClassUnion,
+    new: Dataset,
+    old: Dataset | None,
+    replayed: Sequence[Path],
+    keypoint_names: tuple[str, ...] | None = None,
 ) -> MergedDataset:
     """Merge new data and a replay buffer.
 
@@ -204,6 +218,7 @@ def unite_data(
         new: The new dataset; all its images are used for training and validation.
         old: The old dataset, if given; its val split is added to the validation images.
         replayed: The images of the old train split to train on: the replay buffer.
+        keypoint_names: The model's names of the key points, if they are known.
     """
     parts = [DatasetPart(new, _with_known(new, union), union.ids(new.names))]
     if old is not None:
@@ -222,7 +237,7 @@ def unite_data(
         new.scan().findings,
     )
     kept = parts[1] if old is not None else None
-    return MergedDataset(union.names, parts[0], kept, classes, counts, scanned)
+    return MergedDataset(union.names, parts[0], kept, classes, counts, scanned, keypoint_names)
 
 
 def _with_known(dataset: Dataset, union: ClassUnion) -> dict[str, tuple[Path, ...]]:

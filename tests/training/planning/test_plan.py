@@ -181,6 +181,18 @@ def test_a_default_stage_length_is_lowered_and_said(
     assert chosen.decisions == ()
 
 
+@pytest.mark.parametrize("stage", [15, 7])
+def test_layers_that_no_epoch_is_left_for_are_told(
+    registry: Registry, settings: Settings, data: Path, stage: int
+) -> None:
+    fields: dict[str, Any] = {"mode": "freeze_strategy", "min_epochs_per_stage": stage}
+    short = planned(registry, settings, data, epochs=2, **fields)
+    assert short.min_epochs_per_stage == 1
+    assert "only 2 of the 3 stages are trained" in short.decisions[0]
+    long = planned(registry, settings, data, epochs=3, **fields)
+    assert "are trained" not in " ".join(long.decisions)
+
+
 def test_label_smoothing_is_refused_where_the_loss_has_none(
     registry: Registry, settings: Settings, data: Path, tmp_path: Path
 ) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from dataset.data_yaml import Keypoints
 from dataset.dataset import Dataset
 from dataset.inspection import check
 from models_store.description import Task
@@ -77,6 +79,25 @@ def test_a_classifiers_folders_keep_the_order_of_the_union(tmp_path: Path) -> No
     found: Any = ClassificationDataset(view / "train", arguments, names=described["names"])
     classes = {Path(file).resolve().parent.name: cls for file, cls, *_ in found.samples}
     assert classes == {"circle": 2, "triangle": 0}  # the squares are left out
+
+
+def test_key_points_keep_what_only_the_old_data_or_the_model_say_of_them(tmp_path: Path) -> None:
+    new = drawn(tmp_path / "new", "pose", ("dart",))
+    old = drawn(tmp_path / "old", "pose", ("arrow",), seed=1)
+    assert new.keypoints is not None
+    names = tuple(f"point {i}" for i in range(new.keypoints.shape[0]))
+    flip = tuple(range(len(names)))
+    silent = replace(new, keypoints=Keypoints(new.keypoints.shape))
+    union = ClassUnion(("arrow", "dart"), 1)
+    assert unite_data(union, silent, None, ()).keypoints == silent.keypoints
+    assert unite_data(union, silent, None, (), names).keypoints == (
+        new.keypoints.shape,
+        None,
+        names,
+    )
+    said = replace(old, keypoints=Keypoints(new.keypoints.shape, flip, names))
+    assert unite_data(union, silent, said, ()).keypoints == said.keypoints
+    assert unite_data(union, said, old, (), names[::-1]).keypoints == said.keypoints
 
 
 def test_the_fingerprint_tells_memories_apart(tmp_path: Path) -> None:
