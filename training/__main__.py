@@ -27,6 +27,7 @@ WEIGHTS = {  # fields that may be a file of weights, and their options
     "base_model_path": "--base-model",
     "teacher_model_path": "--teacher",
 }
+LEARNED_FROM = ("base_model_path", "teacher_model_path")
 MODES = {
     "regular": "all layers are trained",
     "freeze-strategy": "layers are unfrozen in stages",
@@ -129,12 +130,14 @@ def start(server: Server, options: argparse.Namespace) -> int:
     """Start a training, and watch it unless told not to."""
     given = ("task", "name", *(field.name for field in FIELDS))
     body: dict[str, Any] = {name: getattr(options, name, None) for name in given}
-    body |= {"model_type": options.model, "resume_weights": options.weights}
+    model = getattr(options, "model", None)
+    body |= {"model_type": model, "resume_weights": options.weights}
     for name, option in WEIGHTS.items():
         if body[name]:
             body[name] = weights_for(server, option, body[name])
-    if named := options.weights or options.model:
-        _check_model(server, named.strip())
+    for named in (body["resume_weights"] or model, *(body[name] for name in LEARNED_FROM)):
+        if named:
+            _check_model(server, named.strip())
     for name, typed in (("data_path", options.data), ("old_data_path", body["old_data_path"])):
         body[name] = data_for(server, typed, options.task)
     body["hyper"] = dict(options.hyper)
@@ -208,11 +211,12 @@ def _add_fields(started: argparse.ArgumentParser, mode: str) -> None:
         choices=("detect", "segment", "classify", "pose"),
         help="task of the model; default: that of the model to train, else detect",
     )
-    started.add_argument(
-        "--model",
-        help="model to train: a size (n, s, m, l or x), the name or id of a model to start from, "
-        "or a network's name such as yolo11n or mobilenet; default: s",
-    )
+    if mode != "incremental":  # it extends the base model
+        started.add_argument(
+            "--model",
+            help="model to train: a size (n, s, m, l or x), the name or id of a model to start "
+            "from, or a network's name such as yolo11n or mobilenet; default: s",
+        )
     started.add_argument(
         "--weights", help="weights to start from: a file, a model id, or the id of a failed job"
     )

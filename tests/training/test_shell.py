@@ -48,6 +48,7 @@ FAILED = JOB | {
 }
 
 
+KNOWN = ("cats", "signs")  # models
 EXPORT = FAILED | {"job_id": "c3" * 16, "kind": "export", "mode": "onnx"}
 
 
@@ -63,9 +64,9 @@ class Handler(BaseHTTPRequestHandler):
         self._note(None)
         path, _, query = self.path.partition("?")
         if path == "/models":
-            self._answer(200, {"models": [{"name": "cats"}, {"name": "signs"}]})
+            self._answer(200, {"models": [{"name": name} for name in KNOWN]})
         elif path.startswith("/models/"):
-            known = path.removeprefix("/models/") in ("cats", "signs")
+            known = path.removeprefix("/models/") in KNOWN
             unknown = {"message": "No model here.", "code": "MODEL_NOT_FOUND"}
             self._answer(*((200, {}) if known else (404, unknown)))
         elif path == "/api/training/select-local-file":
@@ -184,7 +185,7 @@ def test_start_of_a_learning_method_sends_its_fields(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "old").mkdir()
     handler.readable = str(tmp_path / "old")
-    command = "start distillation --data signs-k3xq7w2a --teacher large:2 --no-watch --old-data old"
+    command = "start distillation --data signs-k3xq7w2a --teacher cats --no-watch --old-data old"
     command += " --replay-ratio 0.3 --max-replay-samples 50 --replay-distill-boost 2"
     command += " --distill-temperature 4 --distill-cls-weight 0 --distill-reg-weight 1.5"
     command += " --distill-feat-weight 1 --distill-mask-weight 2 --enable-consistency"
@@ -192,7 +193,7 @@ def test_start_of_a_learning_method_sends_its_fields(
     assert main(command.split()) == 0
     body = {
         "data_path": "signs-k3xq7w2a",
-        "teacher_model_path": "large:2",
+        "teacher_model_path": "cats",
         "old_data_path": str(tmp_path / "old"),
         "replay_ratio": 0.3,
         "max_replay_samples": 50,
@@ -207,11 +208,11 @@ def test_start_of_a_learning_method_sends_its_fields(
         "pseudo_conf_threshold": 0.8,
     }
     assert handler.asked[-1] == ("POST", "/api/training/distillation", body, None)
-    command = "start incremental --data b --base-model m --new-classes tram,bus --no-watch"
+    command = "start incremental --data b --base-model signs --new-classes tram,bus --no-watch"
     assert main([*command.split(), "--rehearsal", "hardness"]) == 0
     assert handler.asked[-1][2] == {
         "data_path": "b",
-        "base_model_path": "m",
+        "base_model_path": "signs",
         "new_classes": "tram,bus",
         "rehearsal": "hardness",
     }
@@ -229,6 +230,18 @@ def test_a_misspelt_model_is_refused_before_the_upload(
     assert not handler.uploads
     assert main([*command, "signs"]) == 0
     assert len(handler.uploads) == 1
+    data = ["--no-watch", "--data", str(tmp_path / "shapes")]
+    assert main(["start", "incremental", *data, "--base-model", "zebra"]) == 1
+    assert main(["start", "distillation", *data, "--model", "n", "--teacher", "zebra"]) == 1
+    assert len(handler.uploads) == 1
+
+
+def test_incremental_takes_no_other_model_than_its_base(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["start", "incremental", "--data", "x", "--base-model", "signs", "--model", "n"])
+    assert "--model" in capsys.readouterr().err
 
 
 def test_data_that_the_server_may_not_read_is_uploaded_once(

@@ -20,7 +20,13 @@ from models_store.description import ModelDescription, Task
 from models_store.names import check_name
 from models_store.registry import Registry
 from settings import Settings
-from training.planning.base_models import BaseNetwork, architecture_yaml, choose_base, job_named
+from training.planning.base_models import (
+    SCALES,
+    BaseNetwork,
+    architecture_yaml,
+    choose_base,
+    job_named,
+)
 from training.planning.class_union import note_on_lost_classes, notes_on_added, notes_on_old_data
 from training.planning.compatibility import check_incremental, check_teacher
 from training.planning.gpus import with_gpus
@@ -251,11 +257,14 @@ def _incremental_base(
             f"({_known_models(stores.registry)}) or the path of a weights file."
         )
     notes: Notes = ()
+    model = (request.model or "").strip()
+    if model not in ("", wanted, *SCALES):  # the form of old clients always sends a scale
+        notes = (f"The model {model!r} is not used: incremental extends base_model_path.",)
     resumed = (request.weights or "").strip()
     if job_id := job_named(resumed, stores.registry):
-        return stores.base(None, job_id, task), ()
+        return stores.base(None, job_id, task), notes
     if resumed:
-        notes = ("resume_weights is not used: incremental starts from base_model_path.",)
+        notes += ("resume_weights is not used: incremental starts from base_model_path.",)
     with _naming("base_model_path"):
         return stores.base(None, wanted, task), notes
 

@@ -268,6 +268,15 @@ def test_the_learning_modes_resolve_what_they_learn_from(
         assert Recipe.model_validate_json(made.model_dump_json()) == made
 
 
+@pytest.mark.parametrize(("model", "told"), [("n", False), ("signs", False), ("yolo11n", True)])
+def test_a_model_beside_the_one_to_extend_is_told(
+    registry: Registry, settings: Settings, data: Path, model: str, told: bool
+) -> None:
+    fields: dict[str, Any] = {"mode": "incremental", "base_model": "signs", "model": model}
+    notes = planned(registry, settings, data, **fields).notes
+    assert any(f"The model '{model}' is not used" in note for note in notes) is told
+
+
 def test_old_pictures_that_are_still_here_are_pointed_out(
     registry: Registry, settings: Settings, data: Path, tmp_path: Path
 ) -> None:
