@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dataset.class_matching import shown_names
 from dataset.data_yaml import Keypoints
 from errors import ValidationFailed
-from models_store.description import ModelDescription
+from models_store.description import ModelDescription, Task
 from training.planning.class_union import ClassUnion, shared_classes, unite
 
 if TYPE_CHECKING:
@@ -53,16 +54,13 @@ def check_incremental(
 
 
 def check_teacher(
-    data: Dataset,
-    old: Dataset | None,
-    student: Mapping[str, Any] | None,
-    teacher: ModelDescription,
+    names: Sequence[str], task: Task, student: Mapping[str, Any] | None, teacher: ModelDescription
 ) -> None:
     """Check that a student can be trained with a teacher.
 
     Args:
-        data: The dataset to train on.
-        old: The dataset to replay; its classes are added to the student's. None: no replay.
+        names: The student's class names: those of its data and of the data to replay.
+        task: The student's task.
         student: The student's architecture; None: not known yet.
         teacher: The description of the teacher, a model of the registry.
 
@@ -70,17 +68,40 @@ def check_teacher(
         ValidationFailed: The teacher knows none of the classes, or the heads have different
             numbers of levels.
     """
-    names = data.names
-    if old is not None:
-        names = unite(names, old.names, old.counts["train"]).names
     shared_classes(names, teacher.names)
     ours, theirs = (_levels(some or {}) for some in (student, teacher.architecture))
-    if data.task != "classify" and ours and theirs and ours != theirs:
+    if task != "classify" and ours and theirs and ours != theirs:
         raise ValidationFailed(
             f"teacher_model_path: the teacher's head has {theirs} levels, the student's head "
             f"{ours}, so their outputs cannot be compared. Choose a teacher of the same family, "
             "for example a YOLOv8 teacher for a YOLOv8 student."
         )
+
+
+def notes_on_teacher(
+    names: Sequence[str], teacher: ModelDescription, model: str, imgsz: int
+) -> tuple[str, ...]:
+    """Notes on what a teacher cannot teach.
+
+    Args:
+        names: The student's class names.
+        teacher: The description of the teacher.
+        model: The teacher's id.
+        imgsz: The student's image size, at which the teacher sees the images too.
+    """
+    ours, _ = shared_classes(names, teacher.names)
+    alone = [repr(name) for i, name in enumerate(names) if i not in ours]
+    notes = []
+    if alone:
+        notes.append(
+            f"{model} does not know {shown_names(alone, SHOWN)}, learned from the labels only."
+        )
+    if teacher.imgsz != imgsz:
+        notes.append(
+            f"{model} is for imgsz {teacher.imgsz}, but sees the images at imgsz {imgsz} as the "
+            "student does: it may be a worse teacher there."
+        )
+    return tuple(notes)
 
 
 def check_old_classes(union: ClassUnion, names: Sequence[str]) -> None:

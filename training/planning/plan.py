@@ -27,8 +27,13 @@ from training.planning.base_models import (
     choose_base,
     job_named,
 )
-from training.planning.class_union import note_on_lost_classes, notes_on_added, notes_on_old_data
-from training.planning.compatibility import check_incremental, check_teacher
+from training.planning.class_union import (
+    note_on_lost_classes,
+    notes_on_added,
+    notes_on_old_data,
+    unite,
+)
+from training.planning.compatibility import check_incremental, check_teacher, notes_on_teacher
 from training.planning.gpus import with_gpus
 from training.planning.hyperparameters import check_hyperparameters
 from training.planning.options import (
@@ -150,16 +155,20 @@ def plan_distillation(request: TrainingRequest, task: Task | None, stores: Store
     options, old = _replay(options, base.task, stores)
     _check_fraction(options, common.hyper)
     data = stores.read(common.path, base.task, min_classes=2)
+    names = data.names
+    if old is not None and options.replays:
+        names = unite(names, old.names, old.counts["train"]).names
+    notes = common.lost_classes(names, stores)
     if (taught := stores.description(teacher)) is not None:
         known = stores.description(base)
         fresh = base.kind in ("scratch", "download")
         is_yolo = base.family == "yolo"
         student = architecture_yaml(base.network) if fresh and is_yolo else None
         student = known.architecture if known else student
-        check_teacher(data, old if options.replays else None, student, taught)
-    names = (*data.names, *(old.names if old is not None and options.replays else ()))
-    lost = common.lost_classes(names, stores)
-    return common.recipe(request, lost, distillation=options, teacher=teacher)
+        check_teacher(names, base.task, student, taught)
+        size, _ = _imgsz(request.imgsz, base)
+        notes += notes_on_teacher(names, taught, teacher.shown, size)
+    return common.recipe(request, notes, distillation=options, teacher=teacher)
 
 
 PLANNERS: dict[Mode, Callable[[TrainingRequest, Task | None, Stores], Recipe]] = {

@@ -14,7 +14,12 @@ from errors import ValidationFailed
 from models_store.description import ModelDescription, Task
 from tests.support.small_models import small_description
 from training.planning.base_models import architecture_yaml
-from training.planning.compatibility import check_incremental, check_keypoints, check_teacher
+from training.planning.compatibility import (
+    check_incremental,
+    check_keypoints,
+    check_teacher,
+    notes_on_teacher,
+)
 
 SHAPE = (3, 3)
 
@@ -88,9 +93,19 @@ def test_key_points_must_be_those_of_the_base_model() -> None:
 
 def test_a_teacher_may_know_the_old_classes_only() -> None:
     teacher = model("stop")
-    check_teacher(data("tram"), data("Stop"), None, teacher)
+    check_teacher(("tram", "Stop"), "detect", None, teacher)
     with pytest.raises(ValidationFailed, match="The teacher knows none of the dataset's classes"):
-        check_teacher(data("tram"), None, None, teacher)
+        check_teacher(("tram",), "detect", None, teacher)
+
+
+def test_what_a_teacher_cannot_teach_is_told() -> None:
+    teacher = model("Stop", "tree")
+    size = teacher.imgsz
+    assert notes_on_teacher(("stop",), teacher, "big:1", size) == ()
+    (unknown,) = notes_on_teacher(("tram", "stop"), teacher, "big:1", size)
+    assert "big:1 does not know 'tram'" in unknown
+    (other,) = notes_on_teacher(("stop",), teacher, "big:1", 32 + size)
+    assert f"for imgsz {size}, but sees the images at imgsz {32 + size}" in other
 
 
 @pytest.mark.parametrize(
@@ -104,13 +119,13 @@ def test_heads_must_have_the_same_levels(student: str, teacher: str, fits: bool)
         yaml = {**yaml, "head": [*head[:-1], [[9, *head[-1][0]], *head[-1][1:]]]}
     description = model("stop", architecture=yaml)
     if fits:
-        check_teacher(data("stop"), None, architecture_yaml(student), description)
+        check_teacher(("stop",), "detect", architecture_yaml(student), description)
         return
     with pytest.raises(ValidationFailed, match="teacher's head has 4 levels, the student's head 3"):
-        check_teacher(data("stop"), None, architecture_yaml(student), description)
+        check_teacher(("stop",), "detect", architecture_yaml(student), description)
 
 
 @pytest.mark.parametrize("head", [[1], [], None, [[-1, 1, "Classify", ["nc"]]]])
 def test_an_unknown_head_is_not_judged(head: Any) -> None:
     teacher = model("stop", architecture={"head": head})
-    check_teacher(data("stop"), None, architecture_yaml("yolov8n"), teacher)
+    check_teacher(("stop",), "detect", architecture_yaml("yolov8n"), teacher)
