@@ -312,6 +312,7 @@ class IncrementalSetup:
                 parameter.requires_grad = parameter is linear.weight or parameter is linear.bias
             for parameter in (linear.weight, linear.bias):
                 parameter.register_hook(partial(_zero_first_rows, old.out_features))
+            linear.register_forward_pre_hook(partial(_restore_first_rows, old))
         assert self.new_prototypes is not None
         translation = translation_of(old, self.new_prototypes, self.old_prototypes, self.strength)
         return PseudoFeatures(linear, old.out_features, translation)
@@ -452,3 +453,10 @@ def _zero_first_rows(first: int, gradient: torch.Tensor) -> torch.Tensor:
     kept = gradient.clone()
     kept[:first] = 0
     return kept
+
+
+def _restore_first_rows(old: nn.Linear, linear: Any, _: object) -> None:
+    """Forward hook: the first rows are those of `old`; an optimiser's weight decay shrinks them."""
+    with torch.no_grad():
+        linear.weight[: old.out_features] = old.weight
+        linear.bias[: old.out_features] = old.bias

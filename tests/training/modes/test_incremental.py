@@ -156,6 +156,29 @@ def test_one_new_class_without_old_images(
     assert found.counts[2] > 0
 
 
+def test_weight_decay_does_not_shrink_the_rows_of_old_classes(
+    registry: Registry, job: RecordingJob
+) -> None:
+    base = narrow_network(registry, "classify", ("Triangle", "lamp"))
+    setup = set_up(planned(registry, "classify", base, incremental=None), job, get_settings())
+    assert setup.rows_only
+    network: Any = setup.start.model
+    loss = setup.classifier_loss(network.train(), torch.device("cpu"))
+    linear = network.model[-1].linear
+    optimizer = torch.optim.AdamW(network.parameters(), lr=0.1, weight_decay=0.5)
+    batch = {"img": torch.rand(4, 3, 64, 64), "cls": torch.tensor([2, 3, 2, 3])}
+    for _ in range(3):
+        before = linear.weight.detach().clone()
+        loss(network(batch["img"]), batch)[0].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    network(batch["img"])
+    old: Any = setup.old.model
+    assert torch.equal(linear.weight[:2], old.model[-1].linear.weight)
+    assert torch.equal(linear.bias[:2], old.model[-1].linear.bias)
+    assert not torch.equal(linear.weight[2:], before[2:])
+
+
 def test_old_data_of_other_classes_is_refused(registry: Registry, job: RecordingJob) -> None:
     base = narrow_network(registry, "detect", ("lamp",))
     with pytest.raises(
