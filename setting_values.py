@@ -6,12 +6,15 @@ import os
 import re
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Annotated, Literal
+from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 from pydantic_core import PydanticCustomError
 from pydantic_settings import NoDecode
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
 
 SHORTEST_SECRET = 16  # characters
 LONGEST_ADDRESS = 2000  # characters
@@ -220,11 +223,26 @@ def _database_fault(text: str) -> str | None:
         url = make_url(text)
         if f"{url.get_backend_name()}+{url.get_driver_name()}" not in DRIVERS:
             return f"This kind of database or driver is not supported; {example}"
-        place = url.database or ""
-        if url.get_backend_name() == "sqlite" and not place.startswith(("/", ":", "file:")):
-            return "SQLite needs the full path of its file; write sqlite:////PATH"
+        return _sqlite_fault(url) if url.get_backend_name() == "sqlite" else None
     except (ArgumentError, NoSuchModuleError, ValueError):
         return f"This is not a database URL; {example}"
+
+
+def _sqlite_fault(url: URL) -> str | None:
+    """The reason why a URL of SQLite names no file that all processes share."""
+    name = url.database or ""
+    place = unquote(name.removeprefix("file:")) if name.startswith("file:") else name
+    wanted = url.normalized_query
+    in_memory = "memory" in wanted.get("mode", ()) or "memdb" in wanted.get("vfs", ())
+    if in_memory or place in ("", ":memory:"):
+        return (
+            "A database in memory is not shared: each process of VisionLoop would have an empty "
+            "one. Write sqlite:////PATH, or unset it for a file in VISIONLOOP_HOME"
+        )
+    if not place.startswith("/"):
+        return "SQLite needs the full path of its file; write sqlite:////PATH"
+    if name != place and "true" not in wanted.get("uri", ()):
+        return "A file: URL needs uri=true, or it is the name of a file; write sqlite:////PATH"
     return None
 
 

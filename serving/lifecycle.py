@@ -145,7 +145,7 @@ def hold_file(settings: Settings) -> None:
     """
     url = settings.sqlalchemy_url
     place = str(url.database).removeprefix("file:")
-    if url.get_backend_name() != "sqlite" or not place.startswith("/"):  # :memory:
+    if url.get_backend_name() != "sqlite":
         return
     file = Path(place).resolve()
     refused = (

@@ -135,6 +135,21 @@ def test_the_password_in_a_database_url_is_masked() -> None:
     [
         ("hunter2", "not a database URL"),
         ("sqlite:///hunter2.db", "needs the full path of its file; write sqlite:////PATH"),
+        ("sqlite:///file:hunter2.db?uri=true", "needs the full path of its file"),
+        ("sqlite:///file:/hunter2.db", "A file: URL needs uri=true"),
+        *(
+            (f"sqlite:{rest}", "in memory is not shared: .* Write sqlite:////PATH, or unset it")
+            for rest in (
+                "//",
+                "///",
+                "///:memory:",
+                "///file:?uri=true",
+                "///file::memory:?cache=shared&uri=true",
+                "///file:%3Amemory%3A?uri=true",
+                "///file:/hunter2?mode=memory&uri=true",
+                "////hunter2.db?vfs=memdb",
+            )
+        ),
         ("postgresql://me:hunter2@db:port/signs", "not a database URL"),
         ("hunter2://db/signs", "not a database URL"),
         ("postgresql+asyncpg://me:hunter2@db/signs", "kind of database or driver is not supported"),
@@ -150,6 +165,20 @@ def test_a_database_url_that_cannot_work_is_told_without_its_password(
         Settings()
     assert all("hunter2" not in found["msg"] for found in caught.value.errors())
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite:////srv/signs.db",
+        "sqlite+pysqlite:////srv/:memory:",
+        "sqlite:///file:/srv/signs.db?uri=true&mode=rw",
+        "sqlite:///file:///srv/signs.db?uri=true",
+        "postgresql+psycopg://me@db/signs",
+    ],
+)
+def test_a_database_url_that_works_is_taken(url: str) -> None:
+    assert Settings(database_url=url).database_url == url
 
 
 WEBHOOKS = "https://me:hunter2@a.example/x?k=hunter2, http://b.example:8080,http://b.example:8080"
