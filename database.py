@@ -7,11 +7,11 @@ Only the migrations (Alembic) create and change tables, when a process opens the
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from filelock import FileLock, Timeout
 from sqlalchemy import (
@@ -58,11 +58,16 @@ REQUEST_TIMEOUT = 3.0  # the same in the gateway, whose clients wait
 COUNTERS = {"models": ("generation", "tokens"), "annotations": ("annotations",)}
 """What may change → the keys in `State` whose number is raised then."""
 
+BLOCK = 500
+"""Values in the conditions of a statement. SQLite takes 1,000 alternatives and 32,766 values,
+PostgreSQL 65,535 values."""
+
 HOME = "home"  # in `Session.info`: the home of this process, which rows may refer to
 CHANGED = "changed"  # in `Session.info`: whether what other processes hold in memory has changed
 
 
 Changing = Literal["models", "annotations"]
+Value = TypeVar("Value")
 
 
 def now() -> str:
@@ -328,6 +333,12 @@ class Database:
             finally:
                 if sqlite:
                     _pragma(connection, "foreign_keys=ON")
+
+
+def blocks(values: Sequence[Value]) -> Iterator[Sequence[Value]]:
+    """The values, at most BLOCK at a time: for the conditions of a statement."""
+    for first in range(0, len(values), BLOCK):
+        yield values[first : first + BLOCK]
 
 
 def alembic_config(connection: Connection | None = None) -> Config:

@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, cast
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import ColumnElement, or_, select, update
 from sqlalchemy.orm import Session
 
 from annotation.image_records import (
@@ -25,7 +25,7 @@ from annotation.image_records import (
 )
 from annotation.prelabels import prelabels_until
 from annotation.tables import AnnotatedDataset, AnnotationEntry
-from database import Database, State, now
+from database import Database, State, blocks, now
 from dataset.image_files import suffix_of
 from dataset.revisions import IMAGES
 from dataset.shared.datasets import shared_datasets
@@ -175,18 +175,19 @@ class AnnotationEntries:
 
     def remove(self, dataset_id: str, keys: Iterable[str] = (), tasks: Iterable[str] = ()) -> int:
         """Delete entries by key or by the tool's task. Returns the number of deleted entries."""
-        entry, removed = AnnotationEntry, set(keys)
-        extra = (entry.key.startswith(f"{key}{EXTRA_IMAGE}", autoescape=True) for key in removed)
-        wanted = or_(entry.key.in_(removed), entry.task.in_(list(tasks)), *extra)
+        entry = AnnotationEntry
+        wanted = [_of_keys(some) for some in blocks(list(set(keys)))]
+        wanted += [entry.task.in_(some) for some in blocks(list(set(tasks)))]
+        count = 0
         with self.database.write() as session:
-            found = list(
-                session.scalars(select(entry).where(entry.dataset_id == dataset_id, wanted))
-            )
-            for row in found:
-                session.delete(row)
-            if found:
+            for one in wanted:
+                query = select(entry).where(entry.dataset_id == dataset_id, one)
+                for row in session.scalars(query).all():
+                    session.delete(row)
+                    count += 1
+            if count:
                 touch(session, dataset_id)
-        return len(found)
+        return count
 
     def count(self, dataset_id: str) -> int:
         """The number of entries, including those without their image."""
@@ -395,6 +396,13 @@ def source_annotation(row: AnnotationEntry) -> SourceAnnotation:
         annotations=row.annotations or {},
         at=row.updated_at,
     )
+
+
+def _of_keys(keys: Sequence[str]) -> ColumnElement[bool]:
+    """Whether an entry is that of a key, or of a further image of the same annotation."""
+    column = AnnotationEntry.key
+    further = (column.startswith(f"{key}{EXTRA_IMAGE}", autoescape=True) for key in keys)
+    return or_(column.in_(keys), *further)
 
 
 def _same(entry: AnnotationEntry, document: Mapping[str, Any], stamp: str) -> bool:

@@ -21,7 +21,7 @@ from sqlalchemy import Integer, String, Text, delete, event, select
 from sqlalchemy.orm import Mapped, QueryContext, mapped_column
 from sqlalchemy.orm.attributes import set_committed_value
 
-from database import HOME, Base, Database, now
+from database import HOME, Base, Database, blocks, now
 from errors import VisionLoopError
 from evaluation.letterbox import letterbox_of
 from evaluation.target import EvaluationTarget
@@ -227,7 +227,8 @@ class EvaluationStore:
         """
         numbers = [row.number for row in rows]
         with self.database.write() as session:
-            session.execute(delete(EvaluationRow).where(EvaluationRow.number.in_(numbers)))
+            for some in blocks(numbers):
+                session.execute(delete(EvaluationRow).where(EvaluationRow.number.in_(some)))
         for row in rows:
             shutil.rmtree(self.folder(row), ignore_errors=True)
         try:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from database import blocks
 from jobs.job import Job
 
 OVERLAP = timedelta(seconds=40)
@@ -45,7 +46,11 @@ class JobChanges:
         recent = dict(self._recent(session))
         ids = [key for key, state in recent.items() if self._seen.get(key) != state]
         self._seen = recent
-        found = session.scalars(select(Job).where(Job.id.in_(ids))) if ids else ()
+        found = [
+            job
+            for some in blocks(ids)
+            for job in session.scalars(select(Job).where(Job.id.in_(some)))
+        ]
         changed = sorted(found, key=lambda job: (job.updated_at, job.number))
         if changed:
             self._newest = max(self._newest, changed[-1].updated_at)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, get_args
@@ -20,7 +20,7 @@ from annotation.draft_tables import (
     DraftCommit,
     Skip,
 )
-from database import Database, now
+from database import Database, blocks, now
 from errors import NotFound, PreconditionFailed
 
 DraftState = Literal["draft", "accepted", "skipped"]
@@ -29,7 +29,6 @@ NEWEST = (Draft.updated_at.desc(), Draft.content, Draft.author)
 WITHOUT_OBJECTS = tuple(column for column in Draft.__table__.columns if column.key != "objects")
 ANY = "*"  # in place of a version: whichever the newest is
 ANSWERS_DAYS = 30  # for so long a repeated commit is answered as the first
-BLOCK = 500  # images in a statement
 MAX_REPLACED = 50  # bases that are remembered of an author's commits in a row
 
 
@@ -208,7 +207,7 @@ class DraftStore:
         with self.database.write() as session:
             found = _contents_of(session, dataset_id, author, contents)
             of_person = Draft.dataset_id == dataset_id, Draft.author == author
-            for some in _blocks(found):
+            for some in blocks(found):
                 session.execute(delete(Draft).where(*of_person, Draft.content.in_(some)))
             _release(session, author, found)
         return found
@@ -341,15 +340,9 @@ def _contents_of(
 
 def _release(session: Session, author: str, contents: Sequence[str]) -> None:
     """Delete a person's claims of images."""
-    for some in _blocks(contents):
+    for some in blocks(contents):
         claims = Claim.content.in_(some), Claim.author == author
         session.execute(delete(Claim).where(*claims))
-
-
-def _blocks(contents: Sequence[str]) -> Iterator[Sequence[str]]:
-    """At most BLOCK at a time: databases limit the values of a statement."""
-    for first in range(0, len(contents), BLOCK):
-        yield contents[first : first + BLOCK]
 
 
 def _row(session: Session, place: Place, lock: bool = False) -> Draft | None:

@@ -49,6 +49,19 @@ def test_of_several_annotations_the_ground_truth_counts_else_the_newest(
     assert label() == ["car"]
 
 
+def test_more_are_removed_than_a_statement_of_the_database_takes(
+    annotated: AnnotatedDatasets, dataset: AnnotatedDataset
+) -> None:
+    """SQLite takes 1,000 alternatives; Label Studio may tell of 10,000 deleted annotations."""
+    for key in ("1", "1#1", "999#2", "a_", "ab"):
+        annotated.entries.receive(dataset.id, key, {}, stamp="2026-01-02")
+    annotated.entries.receive(dataset.id, "of-a-task", {}, stamp="2026-01-02", task="1500")
+    gone = [str(number) for number in range(1200)]
+    tasks = [str(number) for number in range(2000)]
+    assert annotated.entries.remove(dataset.id, keys=[*gone, "a_", "1"], tasks=tasks) == 5
+    assert annotated.entries.count(dataset.id) == 1
+
+
 def test_an_outdated_annotation_changes_nothing(
     annotated: AnnotatedDatasets, dataset: AnnotatedDataset
 ) -> None:
