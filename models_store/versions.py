@@ -50,6 +50,23 @@ class ModelVersion:
         return f"{self.name}:{self.version}"
 
     @property
+    def class_counts(self) -> dict[str, int]:
+        """Training objects by class, with which live traffic is compared; empty: not known.
+
+        An imported or restored version has those of the version that it was.
+        """
+        source: Any = self.source
+        while isinstance(source, dict):
+            noted = source.get("class_counts")
+            if isinstance(noted, dict) and noted:
+                # An archive may hold anything.
+                known = all(type(count) is int and count >= 0 for count in noted.values())
+                return dict(noted) if known else {}
+            origin = source.get("origin")
+            source = origin.get("source") if isinstance(origin, dict) else None
+        return {}
+
+    @property
     def is_here(self) -> bool:
         """Whether the files are on this machine. They always are without an object store."""
         if self.trees is None or not self.trees.shared:

@@ -154,7 +154,7 @@ def drift(model: ModelVersion, counts: PredictionCounts) -> Stability | None:
 
 def training_counts(model: ModelVersion) -> list[int] | None:
     """Number of training objects by class id; None if the model's metadata does not contain it."""
-    noted = model.source.get("class_counts")
-    if not isinstance(noted, dict) or not any(noted.values()):
+    counts = model.class_counts
+    if not any(counts.values()):
         return None
-    return [int(noted.get(name, 0)) for name in model.description.names]
+    return [counts.get(name, 0) for name in model.description.names]

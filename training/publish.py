@@ -86,12 +86,12 @@ def _class_counts(trained: Trained, recipe: Recipe, registry: Registry) -> dict[
     if recipe.mode != "incremental":
         return counts
     try:
-        before = registry.get(recipe.parent or "").source.get("class_counts")
+        before = registry.get(recipe.parent or "").class_counts
     except ModelNotFound:
-        before = None
+        before = {}
     if not before:
         return {}
-    return {name: count + int(before.get(name, 0)) for name, count in counts.items()}
+    return {name: count + before.get(name, 0) for name, count in counts.items()}
 
 
 def _export(folder: Path) -> None:

@@ -23,7 +23,6 @@ from upkeep.storage import Backup, chunks, opened
 
 COPIES = 2  # of its files that are written: unpacked, and in the store
 LISTED = 20
-KEPT = ("class_counts",)  # of its source: what live traffic is compared with
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,6 @@ def restore_model(
         (stored[0].path / MANIFEST).unlink()
         origin = {"id": f"{name}:{version}", **{k: facts.get(k) for k in ("created_at", "source")}}
         source = {"kind": "import", "file": path.name[:200], "origin": origin}
-        source |= {k: v for k, v in (facts.get("source") or {}).items() if k in KEPT}
         before = {one.id: one.content for one in registry.list() if one.name == name}
         if content_hash(stored[0].path) not in before.values():
             keep_current(name, registry, by_user().by, "one was restored from a backup")

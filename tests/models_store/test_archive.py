@@ -56,6 +56,27 @@ def test_round_trip(registry: Registry, exported: Path) -> None:
         assert (carried.path / name).read_bytes() == (original.path / name).read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("noted", "expected"),
+    [
+        ({"sign": 3, "light": 0}, {"sign": 3, "light": 0}),
+        ({}, {}),
+        ({"sign": "3"}, {}),
+        ({"sign": -1}, {}),
+        ({"sign": True}, {}),
+        ([3], {}),
+    ],
+)
+def test_the_counts_that_drift_is_measured_against_come_along(
+    registry: Registry, exported: Path, tmp_path: Path, noted: Any, expected: dict[str, int]
+) -> None:
+    archived = rezipped(exported, manifest(source={"kind": "train", "class_counts": noted}))
+    carried = import_archive(registry, archived, name="carried")
+    assert carried.class_counts == expected
+    again = import_archive(registry, export_archive(carried, tmp_path / "again.zip"), name="again")
+    assert again.class_counts == expected
+
+
 def test_what_is_not_ready_in_time_is_never_published(
     registry: Registry, exported: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
