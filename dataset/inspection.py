@@ -43,11 +43,12 @@ def check(path: Path | str, task: Task, roots: Sequence[Path], min_classes: int 
 
 
 def inspect(
-    path: Path | str, task: Task | None, roots: Sequence[Path], min_classes: int = 2
+    path: Path | str, task: Task | None, roots: Sequence[Path], min_classes: int = 1
 ) -> Dataset:
     """The dataset at a data.yaml or folder, with fatal findings listed in `Dataset.findings`.
 
     The arguments are those of `check`; without a task, the one that fits the labels is used.
+    A single class is enough for an evaluation, and to add it to a model.
 
     Raises:
         DatasetInvalid: There is no dataset, or it cannot be read.
@@ -134,6 +135,12 @@ def _classification_dataset(
     _require_val(splits)
     counts = {split: Counter(classes[image] for image in splits[split]) for split in splits}
     note_unmeasured(counts, names, findings)
+    if len(names) == 1:
+        findings.note(
+            "one_class",
+            f"There is one class, {names[0]}. A training in mode incremental can add it to a "
+            "model; other trainings of a classifier need two classes.",
+        )
     return Dataset(
         root,
         "classify",

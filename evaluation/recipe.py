@@ -92,7 +92,7 @@ def plan_evaluation(
         check_names(model.description, CLASS_NAMES)
         return EvaluationRecipe(model_id=model.id, task=task, dataset=None, letterbox=asked)
     path = datasets.resolve(reference) if reference else _trained_with(model, datasets, jobs)
-    found = check(path, task, data_roots(settings))
+    found = check(path, task, data_roots(settings), min_classes=1)
     _check_split(wanted, tuple(found.splits))
     check_fit(model.description, found)
     return EvaluationRecipe(

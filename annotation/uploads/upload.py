@@ -15,6 +15,7 @@ from annotation.uploads.description import count_images, refuse_two, understand,
 from annotation.uploads.intake import intake_of
 from annotation.uploads.loose_files import LooseFile, place
 from dataset import image_scan, zip_archive
+from dataset.class_folders import split_folders
 from dataset.documents.reader import READ
 from dataset.image_scan import Progress, no_progress
 from dataset.inspection import inspect
@@ -114,7 +115,10 @@ def store_upload(
             top = staged / DATA / found.top.relative_to(staged / MADE)
         else:
             top = found.top
-        dataset = inspect(top, options.task or found.task, [staged])
+        task = options.task or found.task
+        # A folder of images without splits may be any; a class is meant if there are two.
+        one = task == "classify" or (top.is_dir() and bool(split_folders(top)))
+        dataset = inspect(top, task, [staged], min_classes=1 if one else 2)
         unused = unused_images(unpacked.root, dataset) if found.intake is None else ()
         refuse_two(found, unused)
         findings = (*unpacked.findings, *found.findings, *unused)

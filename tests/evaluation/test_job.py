@@ -135,6 +135,16 @@ def test_the_report_says_what_was_chosen_in_place_of_the_request(
     assert said in job.lines
 
 
+def test_data_of_a_single_new_class_can_be_measured(registry: Registry, jobs: JobStore) -> None:
+    """As it is after a training that added one class to a classifier."""
+    base = narrow_network(registry, "classify")
+    folder = data("one", "classify")
+    for split in ("train", "val"):
+        for other in ("square", "triangle"):
+            shutil.rmtree(folder / split / other)
+    assert planned(registry, jobs, base, str(folder)).dataset == str(folder)
+
+
 def test_an_evaluation_that_fails_does_not_lose_the_model(
     registry: Registry, job: RecordingJob, evaluations: EvaluationStore
 ) -> None:

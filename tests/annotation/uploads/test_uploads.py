@@ -62,6 +62,31 @@ def below(folder: str, entries: Entries) -> Entries:
     return {f"{folder}/{name}": data for name, data in entries.items()}
 
 
+def test_class_folders_of_a_single_class_are_enough_to_add_it_to_a_model(
+    upload: Upload, tmp_path: Path
+) -> None:
+    folder = write_shapes(tmp_path / "drawn", "classify", 9, 6, imgsz=48)
+    one = {
+        f"{split}/tram/{file.name}": file.read_bytes()
+        for split in ("train", "val")
+        for file in sorted((folder / split / "circle").iterdir())
+    }
+    card = upload(one)
+    assert (card["task"], card["classes"], card["usable"]) == ("classify", ["tram"], True)
+    assert kinds(card)["one_class"] == 1
+    # Without splits it may be any folder of images, which nobody has annotated.
+    bare = {name.removeprefix("train/"): data for name, data in one.items() if "val/" not in name}
+    card = upload(bare)
+    assert (card["classes"], card["usable"]) == ([], False)
+    beside = {
+        f"{folder}/{name.split('/')[-1]}": bare[name]
+        for name in bare
+        for folder in ("tram", "images")
+    }
+    with pytest.raises(DatasetInvalid, match="at least two classes"):
+        upload(beside)
+
+
 OTHER = b"train: images/train\nval: images/val\nnames: [dog, cat, cow]\n"
 
 
