@@ -77,7 +77,8 @@ NEARLY_FULL = 0.75  # share of the bytes, or of a client's, above which slow bod
 SLOW_SECONDS = 5.0  # a body is slow if it brings less than SLOW_BYTES in this time
 SLOW_BYTES = 64 * 1024
 ROOM_STEP = 16 * 1024**2  # bytes of a body between two checks of the disk
-LINGER = 2.0  # maximum seconds for which a refused upload is still read
+LINGER = 10.0  # maximum seconds for which a refused upload is still read
+LINGER_PAUSE = 2.0  # seconds without a byte of it, after which it is not
 
 
 class BodyLimit:
@@ -277,10 +278,13 @@ async def _refuse(
         if message["type"] == "http.response.body":
             await send({**message, "more_body": True})
             try:
-                async with asyncio.timeout(LINGER):
+                clock = asyncio.get_running_loop().time
+                end = clock() + LINGER
+                async with asyncio.timeout(LINGER_PAUSE) as pause:
                     more = True
                     while more and left > 0:
                         dropped = await receive()
+                        pause.reschedule(min(end, clock() + LINGER_PAUSE))
                         left -= len(dropped.get("body", b""))
                         more = dropped.get("more_body", False)
             except TimeoutError:

@@ -10,12 +10,13 @@ import pytest
 from starlette.responses import PlainTextResponse
 from starlette.types import Message, Receive, Scope, Send
 
+from api.middleware import limits
 from api.middleware.errors import answer
 from api.middleware.limits import SLOW_BYTES, BodyLimit
 from api.middleware.request_state import exchange
 from errors import PayloadTooLarge, RateLimited
 from serving.fetch import held_briefly, read_held
-from tests.support.patience import until
+from tests.support.patience import PATIENCE, until
 
 KIB = 1024
 
@@ -262,3 +263,30 @@ def test_json_counts_as_often_as_it_is_in_memory(together: int, weight: int) -> 
         assert app.held == 0
 
     asyncio.run(run())
+
+
+def test_a_refused_upload_is_read_while_it_comes_and_no_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A proxy that passes a body on slowly sees the error only after it has sent the body."""
+    declared = [(b"content-length", b"101")]
+
+    async def run() -> None:
+        monkeypatch.setattr(limits, "LINGER_PAUSE", 60.0)
+        body = [message(1, more=True)] * 99 + [message(1)]
+
+        async def slowly() -> Message:
+            await asyncio.sleep(0.001)
+            return body.pop(0)
+
+        assert (await upload(BodyLimit(reading, 100), slowly, headers=declared))[0] == 413
+        assert not body
+        monkeypatch.setattr(limits, "LINGER_PAUSE", 0.001)
+        silent = coming(message(1, more=True))
+        assert (await upload(BodyLimit(reading, 100), silent, headers=declared))[0] == 413
+        monkeypatch.setattr(limits, "LINGER_PAUSE", 60.0)
+        monkeypatch.setattr(limits, "LINGER", 0.001)
+        endless = [(b"content-length", b"100000000")]
+        assert (await upload(BodyLimit(reading, 10**7), dripping(1), headers=endless))[0] == 413
+
+    asyncio.run(asyncio.wait_for(run(), PATIENCE))
