@@ -55,7 +55,7 @@ from training.incremental.own_settings import ImageNumbers, choose_settings
 from training.mobilenet import trainer as mobilenet
 from training.mobilenet.data import preprocessing_for
 from training.modes.mobilenet import Retention
-from training.planning.class_union import ClassUnion, notes_on_added, notes_on_old_data, unite
+from training.planning.class_union import ClassUnion, notes_on_classes, unite
 from training.planning.options import IncrementalOptions
 from training.planning.recipe import Recipe
 from training.prepare import announce
@@ -93,7 +93,7 @@ def set_up(recipe: Recipe, job: JobHandle, settings: Settings) -> IncrementalSet
     check_points(before, new, old)
     union = unite(before.names, new.names, new.counts["train"], options.new_classes)
     start = expand(before, union)
-    _log_classes(union, old, recipe, job)
+    _log_classes(union, new, old, recipe, job)
     job.check()
 
     extractor = _old_extractor(before, recipe, settings)
@@ -372,14 +372,13 @@ def freeze_statistics(trainer: Any) -> None:
             module.eval()
 
 
-def _log_classes(union: ClassUnion, old: Dataset | None, recipe: Recipe, job: JobHandle) -> None:
+def _log_classes(
+    union: ClassUnion, new: Dataset, old: Dataset | None, recipe: Recipe, job: JobHandle
+) -> None:
     base = recipe.origin.shown
     added = f"{len(union.added)} new ones: {', '.join(union.added)}" if union.added else "none new"
     job.log(f"{union.old} classes of {base} are kept; {added}.")
-    notes = notes_on_added(union, base)
-    if old is not None:
-        notes += notes_on_old_data(union, old.names, old.counts["train"], base)
-    for note in notes:
+    for note in notes_on_classes(union, new, old, base):
         if note not in recipe.notes:  # only now the classes of a weights file are known
             job.log(note)
 

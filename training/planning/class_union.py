@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from dataset.class_matching import key_of, matched, shown_names, tidy
 from errors import ValidationFailed
+
+if TYPE_CHECKING:
+    from dataset.dataset import Dataset
 
 SHOWN = 8  # names in a message
 JOINTS = str.maketrans("", "", "_-.")  # `stop sign`, `stop_sign`, `stop-sign`
@@ -77,6 +81,25 @@ def unite(
     return ClassUnion((*old, *first), len(old))
 
 
+def notes_on_classes(
+    union: ClassUnion, new: Dataset, old: Dataset | None, model: str
+) -> tuple[str, ...]:
+    """Notes on the classes of an incremental training that a person may not expect.
+
+    Args:
+        union: The classes of the model and of the new data.
+        new: The new data.
+        old: The old data, if given.
+        model: The model's id.
+    """
+    notes = notes_on_added(union, model)
+    notes += notes_on_merged(union, new.names, new.counts["train"], "data_path")
+    if old is not None:
+        notes += notes_on_merged(union, old.names, old.counts["train"], "old_data_path")
+        notes += notes_on_old_data(union, old.names, old.counts["train"], model)
+    return notes
+
+
 def notes_on_added(union: ClassUnion, model: str) -> tuple[str, ...]:
     """Notes on new data that add no class, or classes that are nearly named as old ones.
 
@@ -132,6 +155,28 @@ def notes_on_old_data(
             "teaches: they are left out."
         )
     return tuple(notes)
+
+
+def notes_on_merged(
+    union: ClassUnion, names: Sequence[str], objects: Mapping[int, int], field: str
+) -> tuple[str, ...]:
+    """Notes on classes of a dataset that are one class of the union, as `Stop` and `s top` are.
+
+    Args:
+        union: The classes of the model and of the new data.
+        names: Class names of the dataset.
+        objects: Class id of the dataset → number of objects (images, for `classify`) in train.
+        field: The field of the request that names the dataset.
+    """
+    merged: dict[int, list[str]] = {}
+    for own, i in enumerate(union.ids(names)):
+        if i is not None and objects.get(own):
+            merged.setdefault(i, []).append(names[own])
+    return tuple(
+        f"{_quoted(some)} of {field} are trained as one class, {union.names[i]!r}."
+        for i, some in merged.items()
+        if len(some) > 1
+    )
 
 
 def note_on_lost_classes(model: str, known: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:

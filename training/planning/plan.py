@@ -29,8 +29,7 @@ from training.planning.base_models import (
 )
 from training.planning.class_union import (
     note_on_lost_classes,
-    notes_on_added,
-    notes_on_old_data,
+    notes_on_classes,
     unite,
 )
 from training.planning.compatibility import check_incremental, check_teacher, notes_on_teacher
@@ -138,9 +137,7 @@ def plan_incremental(request: TrainingRequest, task: Task | None, stores: Stores
     origin = original or base
     union = check_incremental(new, old, stores.description(origin), options.new_classes)
     if union is not None:
-        notes += notes_on_added(union, origin.shown)
-    if union is not None and old is not None:
-        notes += notes_on_old_data(union, old.names, old.counts["train"], origin.shown)
+        notes += notes_on_classes(union, new, old, origin.shown)
     if old is None:
         notes += _old_data_hint(origin, common.path, stores)
     return common.recipe(request, notes, incremental=options, old_base=original)

@@ -3,7 +3,13 @@ from __future__ import annotations
 import pytest
 
 from errors import ValidationFailed
-from training.planning.class_union import ClassUnion, notes_on_added, notes_on_old_data, unite
+from training.planning.class_union import (
+    ClassUnion,
+    notes_on_added,
+    notes_on_merged,
+    notes_on_old_data,
+    unite,
+)
 
 OLD = ("stop", "yield")
 
@@ -94,5 +100,22 @@ def test_old_data_may_lack_classes_or_have_others(
 def test_a_new_class_that_is_nearly_named_as_an_old_one_is_told(added: str, words: str) -> None:
     union = ClassUnion(("Stop sign", "C#", "_", added), old=3)
     notes = notes_on_added(union, "signs:1")
+    assert bool(notes) is bool(words)
+    assert words in " ".join(notes)
+
+
+@pytest.mark.parametrize(
+    ("names", "objects", "words"),
+    [
+        (("Stop", "s top", "tram"), {0: 3, 1: 1, 2: 1}, "'Stop', 's top' of data_path are trained"),
+        (("Stop", "s top"), {0: 3, 1: 0}, ""),
+        (("stop", "Stop"), {0: 3, 1: 1}, ""),  # the second one is not known
+    ],
+)
+def test_spellings_that_become_one_class_are_told(
+    names: tuple[str, ...], objects: dict[int, int], words: str
+) -> None:
+    union = ClassUnion(("stop", "yield", "tram"), old=2)
+    notes = notes_on_merged(union, names, objects, "data_path")
     assert bool(notes) is bool(words)
     assert words in " ".join(notes)
