@@ -45,6 +45,7 @@ def evaluate_training(
         served = served_letterbox(version.files(), version.description, registry.settings)
         if row is not None and row.letterbox == served:
             update_metrics(row, registry, "own_data")
+            job.advance(1.0, row.figures)
             return row
         evaluation = EvaluationRecipe(
             model_id=version.id,

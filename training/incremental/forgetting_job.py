@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from dataset.inspection import check
 from errors import Conflict, VisionLoopError
 from evaluation.gate import default_gate
 from evaluation.letterbox import PADDED
+from evaluation.results import INCREMENTAL
 from evaluation.store import PLOTS, REPORT, EvaluationRow, EvaluationStore, report_in
 from evaluation.target import EvaluationTarget
 from files import atomic_write
@@ -51,18 +53,15 @@ def report_forgetting(
         store = EvaluationStore(registry.database)
         kept = store.files(row)
         if (kept / FILE).is_file():
+            stored = json.loads((kept / FILE).read_text(encoding="utf-8"))
+            figures = {name: stored[name] for name in INCREMENTAL if stored[name] is not None}
+            _show(figures, stored["warning"], version, recipe, job, registry)
             return None
         found = _measure(version, kept, recipe, job, registry)
         _keep(found, kept)
         store.share(row)
-        present = registry.get(version.id).metrics or {}
-        lead = found.figures
-        registry.set_metrics(version.id, lead | {k: v for k, v in present.items() if k not in lead})
-        job.advance(1.0, found.figures)
         job.log(found.sentence)
-        if found.warning:
-            noted = recipe.model_copy(update={"notes": (*recipe.notes, found.warning)})
-            job.replace_recipe(noted.model_dump(mode="json"), shown_config(noted))
+        _show(found.figures, found.warning, version, recipe, job, registry)
         return found
     except Exception as error:
         if not isinstance(error, VisionLoopError):
@@ -70,6 +69,27 @@ def report_forgetting(
         reason = str(error).strip().partition("\n")[0][:300] or type(error).__name__
         job.log(f"Forgetting could not be measured: {reason}")
         return None
+
+
+def _show(
+    figures: Mapping[str, float],
+    warning: str,
+    version: ModelVersion,
+    recipe: Recipe,
+    job: JobHandle,
+    registry: Registry,
+) -> None:
+    """Put the result of a report into the metrics of model and job, and the warning into the notes.
+
+    Also if the report was made before: the process may have died in between.
+    """
+    present = registry.get(version.id).metrics or {}
+    others = {name: value for name, value in present.items() if name not in figures}
+    registry.set_metrics(version.id, {**figures, **others})
+    job.advance(1.0, figures)
+    if warning and warning not in recipe.notes:
+        noted = recipe.model_copy(update={"notes": (*recipe.notes, warning)})
+        job.replace_recipe(noted.model_dump(mode="json"), shown_config(noted))
 
 
 def stored_warning(row: EvaluationRow, registry: Registry) -> str:

@@ -121,6 +121,16 @@ def test_a_job_learns_and_reports_forgetting(registry: Registry, job: RecordingJ
     assert list(metrics)[:4] == list(found)[3:7] == [*INCREMENTAL]
     assert found["added"] == ["circle", "square"]
 
+    # killed after the report was stored
+    registry.set_metrics(version.id, {})
+    job.metrics.clear()
+    assert work(job, row, registry).id == version.id
+    again = registry.get(version.id).metrics or {}
+    assert {name: again[name] for name in INCREMENTAL} == {
+        name: found[name] for name in INCREMENTAL
+    }
+    assert job.metrics == [row_of_new.figures, {name: found[name] for name in INCREMENTAL}]
+
 
 @pytest.mark.parametrize(
     ("has_prototypes", "imgsz", "has"),
