@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from sqlalchemy import (
     JSON,
     Connection,
@@ -33,7 +33,7 @@ from database_errors import FAILURES as FAILURES  # for those who use a Database
 from database_errors import RESTORE, RETRY, client_errors, refuse_long_text, refuse_nul
 from errors import Conflict, DatabaseBusy, DatabaseDamaged, VisionLoopError
 from exclusive import AdvisoryExclusive, Exclusive, FileExclusive
-from files import change_of, signal_change
+from files import HomeLock, change_of, signal_change
 from home_paths import unfinished_restore
 from postgres import (
     SCHEMA,
@@ -442,7 +442,7 @@ def _schema_lock(settings: Settings, patience: float) -> Iterator[None]:
         yield
         return
     settings.paths.create()
-    lock = FileLock(settings.paths.schema_lock)
+    lock = HomeLock(settings.paths.schema_lock)
     try:
         lock.acquire(timeout=patience)
     except Timeout:

@@ -10,11 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, Self
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from database_errors import FAILURES, client_errors, sqlstate
+from files import HomeLock
 from postgres import LOCK_ANSWER, advisory_key, limit_answers
 
 log = logging.getLogger("visionloop")
@@ -39,6 +40,7 @@ class Exclusive(Protocol):
         Raises:
             filelock.Timeout: Another holder kept it for so long.
             DatabaseBusy: The database cannot be reached.
+            OSError: The file system of the home has no locks; the message names the folder.
         """
         ...
 
@@ -90,7 +92,7 @@ class FileExclusive(_Context):
     def __init__(self, path: Path, timeout: float | None) -> None:
         self._timeout = timeout
         self._path = path
-        self._lock = FileLock(path, thread_local=False)
+        self._lock = HomeLock(path)
 
     def acquire(self, timeout: float | None = None) -> None:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -12,8 +13,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Self
 
-from filelock import FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock, Timeout
 
 PARTIAL = ".partial-"
 """Prefix of temporary folders; one remains if its process is killed, see `delete_abandoned`."""
@@ -22,6 +24,38 @@ UNLOCKED = 60.0  # seconds after which a temporary folder without a lock is aban
 
 LOCK = ".lock"
 """File in a temporary folder; the kernel unlocks it when its process ends."""
+
+
+NO_FLOCK = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK})
+"""What a file system says that has no locks."""
+
+
+class HomeLock(FileLock):
+    """A lock on a file in a home, which the kernel ends with its process, however that ends.
+
+    A file system without such locks is refused: the mere existence of a file, to which `FileLock`
+    falls back, would outlast a process that was killed, and lock its successors out.
+
+    Args:
+        file: The lock's file.
+    """
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(file, thread_local=False, fallback_to_soft=False)
+
+    def acquire(self, *args: Any, **options: Any) -> AcquireReturnProxy[Self]:
+        """As `FileLock.acquire`. Raises OSError, with the folder and what to do, if there are no
+        locks."""
+        try:
+            return super().acquire(*args, **options)
+        except OSError as error:
+            if error.errno not in NO_FLOCK:
+                raise
+            reason = (
+                "its file system has no locks (flock), so that two processes could change the same "
+                "at once. Use a folder on a local disk, or mount this one with locks"
+            )
+            raise OSError(error.errno, reason, str(Path(self.lock_file).parent)) from error
 
 
 @contextmanager

@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bentoml import server_context
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from pydantic import ValidationError
 
 import process_log
 import tracing
 from errors import StoreRefused, VisionLoopError
+from files import HomeLock
 from home_paths import SERVER_LOCK, database_lock, unfinished_restore
 from inference.device import check_engine, device
 from jobs.execution.gpus import check_gpus
@@ -44,7 +45,7 @@ SERVER_PATIENCE = 5.0  # seconds that a start waits for a server that is just en
 OPEN_FILES = 65_536  # limit of open files of a process, if the system permits it
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
-_held: dict[Path, FileLock] = {}  # by file; without this reference, gc would release them
+_held: dict[Path, HomeLock] = {}  # by file; without this reference, gc would release them
 _database_locks: list[HeldForLife] = []  # likewise
 
 
@@ -172,7 +173,7 @@ def _hold(file: Path, refused: str) -> None:
     """
     if file in _held:
         return
-    lock = FileLock(file)
+    lock = HomeLock(file)
     try:
         lock.acquire(blocking=False)
     except Timeout:

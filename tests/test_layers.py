@@ -43,7 +43,7 @@ BELOW_ALL = {  # module → what else of ours it may import
         "settings",
     },
     "database_errors": {"disk_space", "errors"},
-    "exclusive": {"database_errors", "postgres"},
+    "exclusive": {"database_errors", "files", "postgres"},
     "postgres": {"database_errors", "errors", "postgres_connection"},
     "postgres_connection": set(),
 }

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from sqlalchemy import delete, inspect
 
 from access.sessions import SessionStore
@@ -27,6 +27,7 @@ from disk_space import MIB, free_bytes
 from errors import Conflict, DatabaseDamaged, Forbidden, InsufficientStorage, ValidationFailed
 from files import (
     PARTIAL,
+    HomeLock,
     atomic_path,
     atomic_write,
     delete_if_abandoned,
@@ -223,7 +224,7 @@ def _check_outside(path: Path, homes: tuple[Path, ...]) -> None:
 @contextmanager
 def no_server(place: Path, variable: str, file: Path | None = None) -> Iterator[None]:
     """The server's lock of a folder, so that none starts meanwhile; `file`: that of a database."""
-    lock = FileLock(file or place / SERVER_LOCK, thread_local=False)
+    lock = HomeLock(file or place / SERVER_LOCK)
     try:
         lock.acquire(blocking=False)
     except Timeout:
