@@ -36,7 +36,7 @@ LOCK := pip compile --quiet --no-config --universal --generate-hashes --python-v
 export BENTOML_DO_NOT_TRACK ?= true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup named serve test test-fast test-properties test-postgres test-tools test-store test-cluster test-deploy test-api test-docs console console-test lint format docs reference bench \
+.PHONY: help setup named serve test test-fast test-slow test-properties test-postgres test-tools test-store test-cluster test-deploy test-api test-docs console console-test lint format docs reference bench \
   stress soak stress-cluster stress-jobs fuzz audit starters build image image-replay lock clean
 
 help:  ## Show this list
@@ -75,6 +75,9 @@ $(NARROW): tests/avx2_only.c $(READY)
 
 test-fast: $(READY)  ## Test single units only, without servers, trainings and drawn examples
 	@$(RUN) pytest $(AT_ONCE) -m "not properties" $(FAST)
+
+test-slow: $(READY)  ## Run the tests that take half a minute and more, which make test leaves out
+	@$(RUN) pytest $(AT_ONCE) -m slow
 
 test-postgres: $(READY)  ## Run the tests of whatever uses the database on PostgreSQL, not on SQLite
 	@sh tests/support/install_postgres.sh

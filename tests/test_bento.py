@@ -129,6 +129,7 @@ def test_an_image_gets_boxes(server: Server, client: httpx.Client) -> None:
         assert_answers_close(native.predict(image=IMAGE)["predictions"], answer["predictions"])
 
 
+@pytest.mark.slow
 def test_a_training_ends_in_a_version_that_answers(server: Server, client: httpx.Client) -> None:
     body = {
         "model_id": "n",

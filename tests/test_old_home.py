@@ -156,6 +156,7 @@ def test_an_interrupted_training_is_queued_to_be_resumed(read: OldHome) -> None:
         assert job.current_epoch >= 3
 
 
+@pytest.mark.slow
 def test_the_worker_does_a_job_that_the_old_version_queued(home: OldHome) -> None:
     """A training from scratch, which needs none of the weights that are left out."""
     moved_here(home)

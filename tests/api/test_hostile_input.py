@@ -88,6 +88,7 @@ def attack(
     return tried
 
 
+@pytest.mark.slow
 def test_what_is_described_is_what_happens(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,8 +10,8 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from api.openapi import document as document_of
 from api.training_fields import FIELDS_OF_MODE
+from tests.support.api_document import described
 from tests.support.training_app import Service
 
 HOSTILE = {
@@ -35,8 +35,8 @@ PATHS = {
 }  # fmt: skip
 
 
-def operations(service: Service) -> Iterator[tuple[str, str, dict[str, Any], dict[str, Any]]]:
-    document = document_of(service.fastapi)
+def operations() -> Iterator[tuple[str, str, dict[str, Any], dict[str, Any]]]:
+    document = described()
     for path, methods in document["paths"].items():
         if path not in ("/predict", "/annotate", "/livez", "/readyz"):  # BentoML's own
             for method, operation in methods.items():
@@ -84,7 +84,7 @@ def sound(answer: httpx.Response, what: str) -> None:
 def test_no_address_breaks_a_route(service: Service, kind: str) -> None:
     said = quote(HOSTILE[kind].encode("utf-8", "surrogatepass"), safe="")
     tried = 0
-    for method, path, operation, _ in operations(service):
+    for method, path, operation, _ in operations():
         for parameter in operation.get("parameters", []):
             if parameter["in"] not in ("path", "query"):
                 continue
@@ -106,7 +106,7 @@ def test_no_address_breaks_a_route(service: Service, kind: str) -> None:
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_no_text_of_a_body_breaks_a_route(service: Service, kind: str) -> None:
     tried = set()
-    for method, path, operation, document in operations(service):
+    for method, path, operation, document in operations():
         contents = operation.get("requestBody", {}).get("content", {})
         if "application/json" not in contents:
             continue
@@ -140,7 +140,7 @@ def test_no_text_of_a_body_breaks_a_route(service: Service, kind: str) -> None:
      "/api/datasets/x/annotations"],
 )  # fmt: skip
 def test_no_text_of_a_form_breaks_a_route(service: Service, path: str, kind: str) -> None:
-    document = document_of(service.fastapi)
+    document = described()
     address = path.replace("/x/", "/{dataset_id}/")
     contents = document["paths"][address]["post"]["requestBody"]["content"]
     known = properties(contents["multipart/form-data"]["schema"], document)

@@ -15,9 +15,9 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from api.openapi import document as document_of
 from errors import BackendUnavailable
 from inference.prediction import InferenceItem
+from tests.support.api_document import described
 from tests.support.correction_app import drawn, packed, street
 from tests.support.training_app import Service
 
@@ -165,8 +165,8 @@ class Tried(NamedTuple):
     header: tuple[str, bytes] | None = None
 
 
-def operations(service: Service) -> Iterator[tuple[str, str, dict[str, Any], dict[str, Any]]]:
-    document = document_of(service.fastapi)
+def operations() -> Iterator[tuple[str, str, dict[str, Any], dict[str, Any]]]:
+    document = described()
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             if path not in BENTOML:
@@ -217,7 +217,7 @@ def as_form(values: dict[str, bytes], file: tuple[str, bytes, bytes] | None) -> 
 
 
 def of_json(service: Service) -> Iterator[Tried]:
-    for method, path, operation, document in operations(service):
+    for method, path, operation, document in operations():
         contents = operation.get("requestBody", {}).get("content", {})
         if "application/json" not in contents:
             continue
@@ -234,7 +234,7 @@ def of_json(service: Service) -> Iterator[Tried]:
 
 def of_forms(service: Service) -> Iterator[Tried]:
     image, archive = drawn(0), packed(street({"train/a.png": 0, "val/b.png": 1}))
-    for method, path, operation, document in operations(service):
+    for method, path, operation, document in operations():
         contents = operation.get("requestBody", {}).get("content", {})
         if "multipart/form-data" not in contents:
             continue
@@ -259,7 +259,7 @@ def of_forms(service: Service) -> Iterator[Tried]:
 
 
 def of_addresses(service: Service) -> Iterator[Tried]:
-    for method, path, operation, _ in operations(service):
+    for method, path, operation, _ in operations():
         for parameter in operation.get("parameters", []):
             for kind in TEXT_VALUES:
                 text = TEXT_VALUES[kind][:8000]

@@ -269,6 +269,7 @@ def an_activated_candidate_is_no_shadow_and_a_deleted_one_neither(
     assert client.delete("/models/shadow").status_code == 404
 
 
+@pytest.mark.slow
 def test_the_story_of_a_shadow(
     client: httpx.Client, ids: dict[str, str], live_server: Server, picture: Picture, tmp_path: Path
 ) -> None:

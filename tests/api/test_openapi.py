@@ -11,15 +11,15 @@ import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from api.groups import GROUPS, HEALTH, RECOGNISE
-from api.openapi import OPERATIONS, document
-from tests.support.training_app import Service
+from api.openapi import OPERATIONS
+from tests.support import api_document
 
 LONGEST = 30  # letters of an operation's id
 
 
-@pytest.fixture
-def described(service: Service) -> dict[str, Any]:
-    return document(service.fastapi)
+@pytest.fixture(scope="module")
+def described() -> dict[str, Any]:
+    return api_document.described()
 
 
 def operations(described: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from openapi_schema_validator import OAS31Validator
 
-from api.openapi import document
 from api.training_fields import FIELDS_OF_MODE, IGNORED_FIELDS, TrainingFields
 from api.training_forms import FIELDS, FORMS, GROUPS, REQUIRED, SHOWN
+from tests.support import api_document
 from tests.support.training_app import FORM, Service
 from training.planning import hyperparameters
 from training.planning.recipe import Mode
@@ -23,9 +23,9 @@ PATHS: dict[Mode, str] = {
 }
 
 
-@pytest.fixture
-def described(service: Service) -> dict[str, Any]:
-    return document(service.fastapi)
+@pytest.fixture(scope="module")
+def described() -> dict[str, Any]:
+    return api_document.described()
 
 
 def schema_of(described: dict[str, Any], mode: Mode) -> dict[str, Any]:

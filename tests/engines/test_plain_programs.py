@@ -84,7 +84,10 @@ def served(folder: Path, pixels: np.ndarray, square: bool = False) -> Prediction
     )[0]
 
 
-@pytest.mark.parametrize("kind", ["detect", "segment", "pose", "classify"])
+SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("segment", "pose")]
+
+
+@pytest.mark.parametrize("kind", ["detect", "classify", *SLOW])
 def test_ultralytics_alone_gives_the_answers_of_the_server(
     kind: str, model_folder: Callable[[str], Path], tmp_path: Path
 ) -> None:

@@ -240,6 +240,7 @@ def test_the_times_of_a_trial_are_measured(model: Path, settings: Settings) -> N
     assert choice.files == {}
 
 
+@pytest.mark.slow
 def test_int8_that_loses_too_much_is_neither_kept_nor_measured(
     model: Path, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

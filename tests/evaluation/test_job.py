@@ -179,6 +179,7 @@ def test_a_version_that_is_deleted_while_it_is_measured_leaves_nothing(
     assert set(folders.glob("*")) == before
 
 
+@pytest.mark.slow
 def test_metrics_stay_on_the_data_that_a_model_was_trained_with(
     registry: Registry, job: RecordingJob, tmp_path: Path
 ) -> None:

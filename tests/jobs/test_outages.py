@@ -121,7 +121,11 @@ def test_it_fails_once_that_has_lasted_too_long(store: JobStore) -> None:
     async def body() -> None:
         job = submit(store)
         with store.database.write() as session:
-            session.execute(update(Job).values(outage_since=ago(LONGEST_OUTAGE + 60)))
+            session.execute(
+                update(Job).values(
+                    outage_since=ago(LONGEST_OUTAGE + 60), updated_at=ago(LONGEST_PAUSE)
+                )
+            )
         async with dispatching(store, f"exit {TRY_AGAIN}") as dispatcher:
             ended = await dispatcher.finished(job.id)
         assert (ended.status, ended.attempts) == ("failed", 1)

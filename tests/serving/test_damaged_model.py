@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import pytest
 
 from models_store.description import ONNX_FILE, WEIGHTS_FILE, engines
 from tests.support.damage import scribbled, truncated
@@ -25,6 +26,7 @@ def folder_of(server: Server, name: str) -> Path:
     return Path(folder)
 
 
+@pytest.mark.slow
 def test_a_damaged_engine_is_rebuilt_at_the_start(
     new_home: Callable[[], Path], picture: Picture
 ) -> None:
@@ -43,6 +45,7 @@ def test_a_damaged_engine_is_rebuilt_at_the_start(
         server.stop()
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_be_rebuilt_is_named_until_it_is_restored_or_replaced(
     new_home: Callable[[], Path], picture: Picture
 ) -> None:

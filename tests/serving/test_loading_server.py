@@ -27,6 +27,7 @@ def waiting(server: Server) -> int:
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.slow
 def test_a_model_that_loads_holds_up_no_request_for_another(
     new_home: Callable[[], Path], picture: Callable[..., bytes]
 ) -> None:

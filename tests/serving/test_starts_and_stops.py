@@ -124,6 +124,7 @@ def test_a_second_server_is_refused_and_the_first_is_none_the_worse(guarded: Ser
     assert 'route="/models/active",status="200"' in text
 
 
+@pytest.mark.slow
 def test_the_end_of_a_job_is_announced_though_the_server_is_killed_in_between(
     guarded: Server, receiver: Receiver
 ) -> None:

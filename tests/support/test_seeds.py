@@ -75,6 +75,7 @@ def test_drawn(i):
 """
 
 
+@pytest.mark.slow
 def test_what_a_test_draws_follows_the_seed_and_not_the_order(tmp_path: Path) -> None:
     (tmp_path / "test_a.py").write_text(CHECK)
     conftest = (TESTS / "conftest.py").read_text()

@@ -28,6 +28,7 @@ LEARNED = 0.25
 FAST: dict[str, Any] = {"mosaic": 0}  # whole pictures at once: seconds instead of a minute
 
 
+@pytest.mark.slow
 def test_yolov8n_from_scratch_finds_shapes_and_is_published(
     registry: Registry, job: RecordingJob
 ) -> None:
@@ -68,8 +69,8 @@ def test_yolov8n_from_scratch_finds_shapes_and_is_published(
 @pytest.mark.parametrize(
     ("task", "epochs", "figure", "least"),
     [
-        ("segment", 10, "mask_mAP50", LEARNED),
-        ("pose", 6, "pose_mAP50", LEARNED),
+        pytest.param("segment", 10, "mask_mAP50", LEARNED, marks=pytest.mark.slow),
+        pytest.param("pose", 6, "pose_mAP50", LEARNED, marks=pytest.mark.slow),
         ("classify", 8, "accuracy", 0.5),  # by chance a third
     ],
 )

@@ -108,6 +108,7 @@ def test_two_ranks_train_one_model(registry: Registry, jobs: JobStore) -> None:
     story(jobs, body)
 
 
+@pytest.mark.slow
 def test_a_rank_that_dies_a_stop_and_a_cancel_end_all_ranks(
     registry: Registry, jobs: JobStore
 ) -> None:
@@ -219,6 +220,7 @@ def test_an_interrupted_job_ends_without_an_outcome(registry: Registry, jobs: Jo
     jobs.finish(row.id, "stopped")
 
 
+@pytest.mark.slow
 def test_a_further_rank_takes_part_only_while_its_worker_has_the_job(
     registry: Registry, jobs: JobStore
 ) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from annotation.uploads.upload import add_upload
 from jobs.artifacts import best_weights
 from jobs.claims import CLAIM_ENV
@@ -78,6 +80,7 @@ def log_of(machine: Service, job: Job) -> str:
     return machine.jobs.log(job.id).read_text(errors="replace")[-3000:]
 
 
+@pytest.mark.slow
 def test_a_training_resumes_on_another_machine(machines: Machines) -> None:
     a, b = machines
     card = add_upload(a.gateway.datasets, zipped(a.data.parent), "shapes")

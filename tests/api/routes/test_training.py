@@ -257,6 +257,7 @@ def test_a_cancelled_job_is_gone_and_another_starts_from_its_weights(
     assert client.get(f"/jobs/{job_id}").status_code == 404
 
 
+@pytest.mark.slow
 def test_weights_are_fetched_on_demand_and_by_a_training(
     server: Server,
     client: httpx.Client,
@@ -324,6 +325,7 @@ def test_bentomls_tasks_are_a_way_to_the_same_jobs(
     assert (job["job_id"], job["status"]) == (made, "stopped")
 
 
+@pytest.mark.slow
 def test_a_restarted_server_goes_on_within_the_epoch(
     new_home: Callable[[], Path], data: Path, classes: Path
 ) -> None:

@@ -45,7 +45,8 @@ def test_a_large_photo_is_decoded_small_and_answered_in_its_own_pixels(
     photo = encoded(
         cv2.resize(scene(300, 200), (1200, 800)).astype(np.uint8), quality=95, subsampling=0
     )
-    item = InferenceItem(photo, kind, confidence=0.0 if kind in ("classify", "mobilenet") else 0.3)
+    sure = 0.0 if kind in ("classify", "mobilenet") else 0.3
+    item = InferenceItem(photo, kind, confidence=sure, max_det=20)
     decodings = Decodings(monkeypatch)
 
     async def answer(**settings: Any) -> Prediction:

@@ -51,6 +51,7 @@ def size_of(model: ModelVersion) -> object:
     return engines(model.path)["onnx"].get("size")
 
 
+@pytest.mark.slow
 def test_a_model_whose_export_fails_keeps_its_engine_and_does_not_stop_the_others(
     registry: Registry, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -115,6 +116,7 @@ def test_it_waits_for_a_quiet_moment(
     assert size_of(model) is None
 
 
+@pytest.mark.slow
 def test_a_server_makes_them_again_while_it_answers_also_after_a_kill(
     new_home: Callable[[], Path], picture: Picture
 ) -> None:

@@ -62,7 +62,9 @@ def planned(
     )
 
 
-@pytest.mark.parametrize("task", ["detect", "segment", "classify"])
+@pytest.mark.parametrize(
+    "task", ["detect", "classify", pytest.param("segment", marks=pytest.mark.slow)]
+)
 def test_a_student_learns_is_resumed_and_stays_a_plain_network(
     registry: Registry, job: RecordingJob, task: Task
 ) -> None:

@@ -80,7 +80,7 @@ def detector(registry: Registry, job: RecordingJob) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("task", ["classify", "detect"])
+@pytest.mark.parametrize("task", ["classify", pytest.param("detect", marks=pytest.mark.slow)])
 def test_a_version_that_fell_on_an_old_class_says_so_in_report_job_and_answer(
     registry: Registry, job: RecordingJob, task: Task
 ) -> None:

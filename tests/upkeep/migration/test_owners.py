@@ -216,6 +216,7 @@ def run(found: Sides, *words: str) -> Any:
     return json.loads(ran.stdout)
 
 
+@pytest.mark.slow
 def test_the_command_goes_on_after_a_kill(home: Furnished, found: Sides, tmp_path: Path) -> None:
     for _ in range(8):
         home.publish("signs")
