@@ -6,7 +6,7 @@ import errno
 import fcntl
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from exclusive import FileExclusive
 from files import NO_FLOCK, HomeLock
 from home_paths import HomePaths
 from serving.lifecycle import hold
-from settings import Settings
+from settings import Settings, get_settings
 from shell import on_database
 from upkeep.restore import no_server
 
@@ -39,6 +39,14 @@ def refuse(monkeypatch: pytest.MonkeyPatch) -> Refuse:
     return set_up
 
 
+@pytest.fixture
+def read_anew() -> Iterator[None]:
+    """The settings are read from this test's environment, and by the next test again."""
+    get_settings.cache_clear()
+    yield
+    get_settings.cache_clear()
+
+
 @pytest.mark.parametrize("number", sorted(NO_FLOCK))
 def test_the_folder_and_the_remedy_are_named(tmp_path: Path, refuse: Refuse, number: int) -> None:
     """ENOSYS is no reason to take a mere file for a lock: a killed process would leave it."""
@@ -58,6 +66,7 @@ def test_another_error_stays_what_it_is(tmp_path: Path, refuse: Refuse) -> None:
 
 
 @pytest.mark.sqlite
+@pytest.mark.usefixtures("read_anew")
 def test_commands_and_the_server_say_it(
     tmp_path: Path,
     refuse: Refuse,

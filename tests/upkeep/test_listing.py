@@ -166,6 +166,15 @@ def test_a_header_of_other_types_is_damage(
     assert MANIFEST in str(listed(home, place)["odd"].fault)
 
 
+@pytest.fixture
+def read_anew() -> Iterator[None]:
+    """The settings are read from this test's environment, and by the next test again."""
+    get_settings.cache_clear()
+    yield
+    get_settings.cache_clear()
+
+
+@pytest.mark.usefixtures("read_anew")
 def test_the_command_prints_a_table_or_json(
     home: Furnished,
     place: Path,
@@ -173,7 +182,6 @@ def test_the_command_prints_a_table_or_json(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("VISIONLOOP_HOME", str(home.settings.home))
-    get_settings.cache_clear()
     assert main(["list", str(place)]) == 0
     assert capsys.readouterr().out == f"There is no backup in {place}.\n"
     save(home, place / "one")
@@ -196,4 +204,3 @@ def test_the_command_prints_a_table_or_json(
     }
     assert main(["list", "nowhere"]) == 1
     assert "There is no folder" in capsys.readouterr().err
-    get_settings.cache_clear()
