@@ -276,7 +276,7 @@ def test_a_server_holds_its_database_again_after_the_connection_was_lost(
     here, there = servers(), servers()
     lock = here.exclusive("server")
     lock.acquire(0)
-    held = HeldForLife(lock, "Another server has it.", pause=0.01)
+    held = HeldForLife(lock, "Another server has it.", pause=0.5)
     other = there.exclusive("server")
     with there.engine.connect() as connection:
         while True:  # until the other one is faster
