@@ -44,12 +44,12 @@ def suggest_name(text: str) -> str:
         >>> suggest_name("猫 2")
         '2-06f53e'
     """
-    letters = unicodedata.normalize("NFKD", text.casefold())
+    letters = unicodedata.normalize("NFKD", text.casefold()).casefold()
     plain = "".join(letter for letter in letters if not unicodedata.combining(letter))
     name = re.sub(r"[^a-z0-9._-]+", "-", plain)
     name = re.sub(r"\.\.+", ".", name).strip("-._")[:63].strip("-._")
     if any(letter.isalnum() and not letter.isascii() for letter in plain):
-        digest = sha256(plain.encode("utf-8", "replace")).hexdigest()[:HASH]
+        digest = sha256(letters.encode("utf-8", "replace")).hexdigest()[:HASH]
         return f"{name[: 62 - HASH].strip('-._') or 'model'}-{digest}"
     return f"{name}-model".lstrip("-") if name in RESERVED or not name else name
 

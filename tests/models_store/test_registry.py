@@ -213,6 +213,8 @@ def test_unusable_names_are_refused(registry: Registry, model_folder: Path, name
         ("Größe", "grosse"),
         ("猫", "model-a810bf"),
         ("狗", "model-cecd67"),  # another model
+        ("𝐀 №5", "a-no5"),  # capitals that only the plain form has
+        ("Model™", "modeltm"),
         ("Ampel 灯 v2", "ampel-v2-9f9516"),
         ("猫\ud800", "model-572b1e"),
         ("猫" + "x" * 80, "x" * 56 + "-59339d"),
@@ -222,6 +224,12 @@ def test_unusable_names_are_refused(registry: Registry, model_folder: Path, name
 def test_a_name_is_suggested_for_any_file(registry: Registry, text: str, name: str) -> None:
     assert suggest_name(text) == name
     check_name(suggest_name(text))
+
+
+def test_names_that_differ_by_a_sign_of_their_script_are_told_apart() -> None:
+    for one, other in (("カード", "ガード"), ("ขาว", "ข้าว"), ("мои", "мой")):
+        assert suggest_name(one) != suggest_name(other)
+    assert suggest_name("カ\u3099") == suggest_name("ガ")
 
 
 def _is_later_than(milliseconds: int) -> bool:
