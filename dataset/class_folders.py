@@ -116,8 +116,12 @@ def read_splits(
                 splits[split].update(found)
                 if not found:
                     empty.add(name)
+                elif not name:
+                    raise DatasetInvalid(
+                        f"A class folder in '{top.name}' has a blank name. Name it as its class."
+                    )
     names = sorted({name for images in splits.values() for name in images.values()})
-    if gone := sorted(empty - set(names)):
+    if gone := sorted(empty - {*names, ""}):
         findings.note("empty_class", f"Folders without images were ignored: {', '.join(gone[:5])}.")
     if len(names) < min_classes:
         amount = "two classes" if min_classes == 2 else "one class"

@@ -40,6 +40,15 @@ def test_accents_of_folders_from_other_systems_are_one_class(shapes: Shapes) -> 
     assert set(dataset.counts["val"]) == {0, 1, 2}
 
 
+def test_a_class_folder_without_a_name_is_refused(shapes: Shapes) -> None:
+    folder = shapes("classify", 6, 3)
+    (folder / "train" / " ").mkdir()
+    assert checked(folder, "classify").names == ("circle", "square", "triangle")
+    (folder / "train" / "circle").rename(folder / "train" / " ")
+    with pytest.raises(DatasetInvalid, match="blank name"):
+        checked(folder, "classify")
+
+
 def test_a_missing_val_is_held_out_of_train_but_a_wrong_one_is_refused(shapes: Shapes) -> None:
     folder = shapes(train=10)
     content = yaml.safe_load((folder / "data.yaml").read_text())
