@@ -121,6 +121,32 @@ def test_a_killed_training_goes_on_where_it_was(
     assert epochs_in(last) == done + 2
 
 
+@pytest.mark.parametrize("family", ["yolo", "mobilenet"])
+def test_a_checkpoint_of_classes_in_another_order_is_not_gone_on_with(
+    registry: Registry, job: RecordingJob, monkeypatch: pytest.MonkeyPatch, family: str
+) -> None:
+    names = ("circle", "square", "triangle")
+    base = (
+        narrow_network(registry, "classify")
+        if family == "yolo"
+        else narrow_mobilenet(registry, names)
+    )
+    data = get_settings().home / "datasets" / f"umlaut-{family}"
+    shutil.copytree(drawn("classify"), data)
+    for split in ("train", "val"):  # a macOS name: it comes before `triangle`, but `übergang` after
+        (data / split / "square").rename(data / split / "u\u0308bergang")
+        (data / split / "triangle").rename(data / split / "weiche")
+    plan = recipe(registry, "classify", model=base, data=str(data), epochs=3)
+    job.stop_when = lambda job: Stopped() if len(job.checkpoints) == 1 else None
+    with monkeypatch.context() as former:
+        former.setattr("dataset.class_folders.tidy", str)  # names were as the folders'
+        with pytest.raises(Stopped):
+            run(plan, job)
+    job.stop_when = lambda _: None
+    with pytest.raises(VisionLoopError, match=f"resume_weights {job.id}"):
+        run(plan, job)
+
+
 @pytest.mark.parametrize("links", [True, False])
 def test_a_damaged_checkpoint_is_replaced_by_the_one_before(
     registry: Registry, job: RecordingJob, monkeypatch: pytest.MonkeyPatch, links: bool

@@ -31,7 +31,7 @@ from models_store.description import ModelDescription, Preprocessing
 from models_store.weight_ema import WeightEMA
 from models_store.weights import build_model, describe, describe_mobilenet, save_model
 from settings import get_settings
-from training.checkpoints import save_checkpoint
+from training.checkpoints import check_order, save_checkpoint
 from training.data_workers import data_workers
 from training.mobilenet.data import CACHE, Training, Validation, preprocessing_for
 from training.mobilenet.method import Method
@@ -314,8 +314,12 @@ class Session:
         except Exception as error:  # a damaged file can raise anything
             self.job.log(f"The checkpoint cannot be read ({error}); training starts again.")
             return False
-        if saved["state"]["best_epoch"] and not (self.checkpoints / BEST).is_file():
-            return False
+        if saved["state"]["best_epoch"]:
+            if not (self.checkpoints / BEST).is_file():
+                return False
+            best = torch.load(self.checkpoints / BEST, map_location="cpu", weights_only=True)
+            learned = ModelDescription.model_validate_json(best["description"]).names
+            check_order(learned, self.dataset.names, self.job.id)
         self.model.load_state_dict(saved["model"])
         self.average.load_state_dict(saved["average"])
         self.optimizer.load_state_dict(saved["optimizer"])

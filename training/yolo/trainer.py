@@ -20,6 +20,7 @@ from jobs.failures import explained
 from models_store.ultralytics_env import prepare
 from models_store.weights import build_model, describe, fill, save_model
 from settings import get_settings
+from training.checkpoints import check_order
 from training.prepare import scan_images
 from training.publish import Trained
 from training.yolo.arguments import arguments
@@ -67,7 +68,9 @@ def train(run: Run) -> Trained:
             )
             overrides |= run.overrides
             if last is not None:
-                overrides["resume"] = str(last)
+                checkpoint, learned = last
+                check_order(learned, run.dataset.names, job.id)
+                overrides["resume"] = str(checkpoint)
             else:
                 run.fitness, run.best = [], {}
             trainer = make_trainer(run, overrides)
@@ -96,8 +99,8 @@ def visible_gpus() -> int:
     return torch.cuda.device_count()
 
 
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest readable checkpoint of the last two, or None."""
+def newest_checkpoint(folder: Path) -> tuple[Path, tuple[str, ...]] | None:
+    """The newest readable checkpoint of the last two and its class names, or None."""
     from ultralytics.nn.tasks import load_checkpoint
 
     for name in ("last.pt", "previous.pt"):
@@ -105,10 +108,10 @@ def newest_checkpoint(folder: Path) -> Path | None:
         if not path.is_file():
             continue
         try:
-            load_checkpoint(path)
+            model, _ = load_checkpoint(path)
         except Exception:  # a damaged file can raise anything
             continue
-        return path
+        return path, tuple(model.names.values())
     return None
 
 
