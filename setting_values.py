@@ -229,7 +229,13 @@ def _database_fault(text: str) -> str | None:
 
 
 def _sqlite_fault(url: URL) -> str | None:
-    """The reason why a URL of SQLite names no file that all processes share."""
+    """The reason why a URL of SQLite names no file that all processes share.
+
+    Raises:
+        ValueError: Its option `uri` is neither true nor false.
+    """
+    from sqlalchemy.util import asbool
+
     name = url.database or ""
     place = unquote(name.removeprefix("file:")) if name.startswith("file:") else name
     wanted = url.normalized_query
@@ -241,7 +247,7 @@ def _sqlite_fault(url: URL) -> str | None:
         )
     if not place.startswith("/"):
         return "SQLite needs the full path of its file; write sqlite:////PATH"
-    if name != place and "true" not in wanted.get("uri", ()):
+    if name != place and not any(map(asbool, wanted.get("uri", ()))):
         return "A file: URL needs uri=true, or it is the name of a file; write sqlite:////PATH"
     return None
 

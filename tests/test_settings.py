@@ -137,6 +137,8 @@ def test_the_password_in_a_database_url_is_masked() -> None:
         ("sqlite:///hunter2.db", "needs the full path of its file; write sqlite:////PATH"),
         ("sqlite:///file:hunter2.db?uri=true", "needs the full path of its file"),
         ("sqlite:///file:/hunter2.db", "A file: URL needs uri=true"),
+        ("sqlite:///file:/hunter2.db?uri=no", "A file: URL needs uri=true"),
+        ("sqlite:///file:/hunter2.db?uri=perhaps", "not a database URL"),
         *(
             (f"sqlite:{rest}", "in memory is not shared: .* Write sqlite:////PATH, or unset it")
             for rest in (
@@ -174,6 +176,7 @@ def test_a_database_url_that_cannot_work_is_told_without_its_password(
         "sqlite+pysqlite:////srv/:memory:",
         "sqlite:///file:/srv/signs.db?uri=true&mode=rw",
         "sqlite:///file:///srv/signs.db?uri=true",
+        "sqlite:///file:/srv/signs.db?uri=1",  # as SQLAlchemy reads a truth value
         "postgresql+psycopg://me@db/signs",
     ],
 )
