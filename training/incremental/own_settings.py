@@ -15,7 +15,8 @@ MOST_REPLAY = 0.75  # largest share of old images that is chosen for a classifie
 # With more old images, detectors learned new classes less well: a limit, and the part of the share
 # at which all classes are equally frequent.
 MOST_REPLAY_OF_DETECTORS, REPLAY_PART_OF_DETECTORS = 0.4, 0.7
-FEW_OLD = 5  # old images per old class below which a classifier's features are held
+# Images per old and per new class below which a classifier's features are held.
+FEW_OLD, FEW_NEW = 5, 5
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ def choose_settings(
     For a classifier that gets new classes the share is that of the old classes, so that the images
     of all classes are equally frequent, up to a limit. Other models take seven tenths of it. No old
     image is used more often than a new one. If a classifier keeps only a few old images, replaying
-    them again and again would cost most of what it knows about the others.
+    them again and again would cost most of what it knows about the others; if it gets only a few
+    new ones, training all layers learns less of them than their rows alone.
 
     Args:
         task: The task.
@@ -74,17 +76,14 @@ def choose_settings(
     if ratio != REPLAY_RATIO or not numbers.added:
         return OwnSettings(ratio)
     classes = numbers.old_classes + numbers.added
-    few = numbers.kept < FEW_OLD * numbers.old_classes
-    if task == "classify" and has_prototypes and few:
+    if task == "classify" and has_prototypes and (reason := _too_few(numbers)):
         return OwnSettings(
             0.0,
             True,
             (
                 f"Only the last layer's rows of the {numbers.added} new classes are trained, on "
-                f"the features of the old model, because {numbers.kept} old images are kept for "
-                f"{numbers.old_classes} old classes: with fewer than {FEW_OLD} a class, replay "
-                "loses old classes. Give more old images, or a replay_ratio other than the "
-                f"default {ratio:g}, to train all layers.",
+                f"the features of the old model, because {reason}. Give more images, or a "
+                f"replay_ratio other than the default {ratio:g}, to train all layers.",
             ),
         )
     balanced = numbers.old_classes / classes
@@ -112,3 +111,18 @@ def choose_settings(
             "No loss holds the scores of old classes, because all classes are equally frequent."
         )
     return OwnSettings(chosen, False, tuple(sentences), equal)
+
+
+def _too_few(numbers: ImageNumbers) -> str:
+    """Why a classifier's features are held; empty if there are enough images."""
+    if numbers.kept < FEW_OLD * numbers.old_classes:
+        return (
+            f"{numbers.kept} old images are kept for {numbers.old_classes} old classes: with fewer "
+            f"than {FEW_OLD} a class, replay loses old classes"
+        )
+    if numbers.new < FEW_NEW * numbers.added:
+        return (
+            f"there are {numbers.new} new images for {numbers.added} new classes: with fewer than "
+            f"{FEW_NEW} a class, training all layers learns less of them"
+        )
+    return ""

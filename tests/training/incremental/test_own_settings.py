@@ -76,3 +76,16 @@ def test_with_few_old_images_the_features_are_held(
     assert (found.ratio == 0) is held
     if held:
         assert f"{kept} old images are kept for 15 old classes" in found.sentences[0]
+
+
+@pytest.mark.parametrize(
+    ("new", "requested", "held"),
+    [(20, 0.2, True), (24, 0.2, True), (25, 0.2, False), (20, 0.5, False)],
+)
+def test_with_few_new_images_the_features_are_held(new: int, requested: float, held: bool) -> None:
+    numbers = ImageNumbers(new=new, kept=750, old_classes=15, added=5)
+    found = choose_settings("classify", numbers, requested, True)
+    assert found.hold_features is held
+    if held:
+        assert f"there are {new} new images for 5 new classes" in found.sentences[0]
+        assert "Give more images" in found.sentences[0]
