@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -88,7 +89,7 @@ def data_sets(draw: st.DrawFn) -> tuple[Task, list[ImageRecord]]:
     return task, pictures
 
 
-FOLDER = Path(tempfile.mkdtemp(prefix="visionloop-images-"))
+FOLDER = Path(tempfile.gettempdir(), f"visionloop-images-{os.getpid()}")  # made by setup_module
 IMAGES = {(seed, size): drawn(seed, size) for seed in range(SEEDS) for size in SIZES}
 
 
