@@ -15,12 +15,12 @@ from annotation.queue.review_queue import QueuePage
 from api.console.image_annotations import read_image
 from api.console.image_files import (
     NOSNIFF,
-    UNCHANGING,
     DecodingRules,
     content_type,
     content_type_of,
     has_it,
     headers_of_decoded,
+    headers_of_file,
 )
 from api.dependencies import GatewayDep
 from api.groups import ANNOTATE
@@ -145,7 +145,7 @@ async def picture(
     """
     reader = ImageReader(gateway.datasets, gateway.annotated)
     path = await read_image(reader, dataset_id, partial(reader.file, dataset_id, content))
-    headers = {**UNCHANGING, "ETag": f'"{content}"'}
+    headers = headers_of_file(content)
     if shown == "browser":
         headers = headers_of_decoded(content, shown, decoding)
     if has_it(request, headers):

@@ -12,11 +12,11 @@ from starlette.responses import FileResponse
 
 from annotation.uploads.new_images import ImageIntake
 from api.console.image_files import (
-    UNCHANGING,
     DecodingRules,
     content_type_of,
     has_it,
     headers_of_decoded,
+    headers_of_file,
 )
 from api.console.uploads import read_upload, uploaded
 from api.dependencies import GatewayDep
@@ -241,7 +241,7 @@ async def show_image(
     """
     path = await asyncio.to_thread(gateway.browser.path, dataset_id, content)
     if size is None:
-        headers = {**UNCHANGING, "ETag": f'"{content}"'}
+        headers = headers_of_file(content)
     else:
         headers = headers_of_decoded(content, size, decoding)
     if has_it(request, headers):

@@ -29,6 +29,11 @@ DecodingRules = Annotated[
 ]
 
 
+def headers_of_file(content: str) -> dict[str, str]:
+    """The headers of an image file as it is, whose SHA-256 is `content`."""
+    return {**UNCHANGING, "ETag": f'"{content}"'}
+
+
 def headers_of_decoded(content: str, shown: object, rules: int | None) -> dict[str, str]:
     """The headers of an image that is made from a file.
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ from errors import (
     DatasetInvalid,
     DatasetNotFound,
     Forbidden,
-    InvalidModelFile,
     JobNotFound,
     ModelNotFound,
     ValidationFailed,
@@ -19,9 +17,8 @@ from errors import (
 from jobs.artifacts import note_best
 from jobs.job import Job, Kind
 from jobs.store import JobStore
-from models_store.description import ModelDescription, Preprocessing, Task
+from models_store.description import Task
 from models_store.registry import Registry
-from models_store.store import ModelStore
 from settings import Settings
 from tests.support.shapes import write_shapes
 from training.planning.base_models import choose_base
@@ -32,41 +29,6 @@ from training.planning.recipe import Recipe, TrainingRequest, shown_config
 class Paths:
     def resolve(self, reference: str) -> Path:
         return Path(reference)
-
-
-@pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    home = tmp_path_factory.mktemp("home").resolve()
-    (home / "pretrained").mkdir()
-    return Settings(home=home / "home", data_roots=(home / "data",), pretrained=home / "pretrained")
-
-
-@pytest.fixture(scope="module")
-def data(settings: Settings) -> Path:
-    return write_shapes(settings.data_roots[0] / "shapes", "detect", train=4, val=2, imgsz=32)
-
-
-@pytest.fixture(scope="module")
-def registry(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    registry = Registry(Database(settings), ModelStore(tmp_path_factory.mktemp("bento")))
-    for name, task in (("signs", "detect"), ("leaves", "classify"), ("yolov8m", "detect")):
-        folder = tmp_path_factory.mktemp(name)
-        description(task).save(folder)  # type: ignore[arg-type]
-        for file in ("model.safetensors", "model.onnx"):
-            (folder / file).write_bytes(name.encode())
-        registry.publish(folder, name, {"kind": "import"})
-    yield registry
-    registry.database.close()
-
-
-def description(task: Task) -> ModelDescription:
-    return ModelDescription(
-        task=task,
-        family="yolo",
-        names=("a", "circle"),
-        architecture={"backbone": [1], "head": [1]},
-        preprocessing=Preprocessing(resize="letterbox", imgsz=320),
-    )
 
 
 def planned(registry: Registry, settings: Settings, data: Path | None, **fields: Any) -> Recipe:
@@ -196,7 +158,8 @@ def test_layers_that_no_epoch_is_left_for_are_told(
 def test_label_smoothing_is_refused_where_the_loss_has_none(
     registry: Registry, settings: Settings, data: Path, tmp_path: Path
 ) -> None:
-    described = description("classify").model_copy(update={"family": "mobilenet"})
+    leaves = registry.get("leaves").description
+    described = leaves.model_copy(update={"family": "mobilenet"})
     described.save(tmp_path)
     for file in ("model.safetensors", "model.onnx"):
         (tmp_path / file).touch()
@@ -475,38 +438,3 @@ def _failed(store: JobStore, recipe: dict[str, Any]) -> Job:
     note_best(checkpoints, 2)
     store.finish(job.id, "failed")
     return job
-
-
-def test_weights_of_a_scale_come_from_registry_then_folder_then_nowhere(
-    registry: Registry, settings: Settings
-) -> None:
-    assert settings.pretrained is not None
-    folder = settings.pretrained
-
-    def base(scale: str, **changed: Any) -> tuple[str, str]:
-        found = choose_base(scale, None, None, registry, settings.model_copy(update=changed))
-        return found.kind, found.shown
-
-    (folder / "yolov8s.pt").write_bytes(b"")
-    (folder / "yolov8m.pt").write_bytes(b"")
-    assert base("m") == ("model", registry.get("yolov8m").id)
-    assert base("s") == ("file", "yolov8s.pt")
-    assert base("s", pretrained=None) == ("scratch", "yolov8s")
-    assert base("l", allow_download="auto") == ("download", "yolov8l.pt")
-    scratch = choose_base("x", None, None, registry, settings)
-    assert scratch.kind == "scratch"
-    assert "from scratch" in scratch.sentence
-    assert "VISIONLOOP_PRETRAINED" in scratch.sentence
-
-
-def test_a_weights_file_is_looked_at_before_the_job_waits(
-    registry: Registry, settings: Settings
-) -> None:
-    file = settings.data_roots[0] / "weights.pt"
-    file.parent.mkdir(exist_ok=True)
-    file.write_bytes(b"version https://git-lfs.github.com/spec/v1")
-    for named in (str(file), "weights.pt"):  # a relative path counts from the roots
-        with pytest.raises(InvalidModelFile, match="Git LFS"):
-            choose_base("n", named, "detect", registry, settings)
-    with pytest.raises(InvalidModelFile, match=r"no weights file 'sub/weights.pt'"):
-        choose_base("n", "sub/weights.pt", "detect", registry, settings)
